@@ -1,0 +1,48 @@
+r"""Classifier guidance: :math:`D + s \frac{\sigma^2}{\alpha} \nabla_{x_t} \log p(c | x_t)`.
+
+Source: Dhariwal and Nichol 2021, arXiv 2105.05233, section 4; Song et al. 2021, arXiv 2011.13456, appendix I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..denoisers import BaseDenoiser, Condition
+from ..paths import GaussianPath
+from .wrapper import GuidedDenoiser, per_sample, score_to_data
+
+__all__ = ["ClassifierGuidance"]
+
+
+class ClassifierGuidance(GuidedDenoiser):
+    """Guide with a classifier of noisy states.
+
+    Args:
+        denoiser: a denoiser on a Gaussian path.
+        log_likelihood: (x_t (B, *), t) -> log p(c | x_t), shape (B,), differentiable in x_t.
+        scale: s, a number or (B,).
+    """
+
+    def __init__(
+        self,
+        denoiser: BaseDenoiser,
+        log_likelihood: Callable[[Tensor, Tensor], Tensor],
+        scale: float | Tensor = 1.0,
+    ) -> None:
+        super().__init__(denoiser)
+        self.log_likelihood = log_likelihood
+        self.scale = scale
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None
+    ) -> Tensor:
+        assert isinstance(self.path, GaussianPath)
+        clean = self.denoiser(x_t, t, mask=mask, condition=condition)
+        with torch.enable_grad():
+            leaf = x_t.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.log_likelihood(leaf, t).sum(), leaf)
+        shift = score_to_data(self.path, t, x_t) * self.path.support.project(gradient, mask)
+        return clean + per_sample(self.scale, x_t) * shift
