@@ -48,7 +48,7 @@ class Grid(ABC):
             raise ValueError(f"a sampler needs at least 1 step, got {steps}")
         if not end < start <= 1:
             raise ValueError(f"cannot sample from t={start} to t={end}: need end < start <= 1")
-        if end == 0 and self._resolves_zero(schedule):
+        if end == 0 < schedule.t_min and self._resolves_zero():
             last = min(schedule.t_min, start / 2)
             inner = self._between(schedule, steps - 1, start, last) if steps > 1 else np.array([start])
             times = np.append(inner, 0.0)
@@ -58,7 +58,7 @@ class Grid(ABC):
         times[0] = start
         return tuple(float(t) for t in times)
 
-    def _resolves_zero(self, schedule: Schedule) -> bool:
+    def _resolves_zero(self) -> bool:
         """Whether t = 0 has to be appended because the grid's own coordinate is infinite there."""
         return True
 
@@ -70,7 +70,7 @@ class UniformGrid(Grid):
     def _between(self, schedule: Schedule, steps: int, start: float, end: float) -> np.ndarray:
         return np.linspace(start, end, steps + 1)
 
-    def _resolves_zero(self, schedule: Schedule) -> bool:
+    def _resolves_zero(self) -> bool:
         return False
 
 
@@ -81,7 +81,7 @@ class QuadraticGrid(Grid):
     def _between(self, schedule: Schedule, steps: int, start: float, end: float) -> np.ndarray:
         return np.linspace(start**0.5, end**0.5, steps + 1) ** 2
 
-    def _resolves_zero(self, schedule: Schedule) -> bool:
+    def _resolves_zero(self) -> bool:
         return False
 
 
