@@ -1,14 +1,16 @@
-r"""Categorical diffusion: classes are kept with probability :math:`a_t` and otherwise redrawn from a limit distribution.
+r"""Categorical diffusion: classes are kept with probability :math:`a_t` and otherwise redrawn from a limit
+distribution.
 
 .. math:: q(x_t | x_0) = a_t \, \mathrm{onehot}(x_0) + (1 - a_t) \pi
 
 Uniform, marginal and absorbing ("mask") diffusion are choices of :math:`\pi`. With :math:`a_{ts} = a_t/a_s` and
 :math:`w_k = p_0(k) / q(x_t | x_0 = k)` the reverse step for any s < t costs O(K) and needs no transition matrices:
 
-.. math:: q(x_s = k | x_t) \propto [a_{ts} 1(x_t = k) + (1 - a_{ts}) \pi(x_t)] \, [a_s w_k + (1 - a_s) \pi_k \textstyle\sum_j w_j]
+.. math:: q(x_s = k | x_t) \propto [a_{ts} 1(x_t = k) + (1 - a_{ts}) \pi(x_t)] \, [a_s w_k + (1 - a_s) \pi_k
+\textstyle\sum_j w_j]
 
-Source: Austin et al. 2021, "Structured Denoising Diffusion Models in Discrete State-Spaces" (D3PM), arXiv 2107.03006, eq. 3;
-marginal limits: Vignac et al. 2023 (DiGress), arXiv 2209.14734.
+Source: Austin et al. 2021, "Structured Denoising Diffusion Models in Discrete State-Spaces" (D3PM), arXiv
+2107.03006, eq. 3; marginal limits: Vignac et al. 2023 (DiGress), arXiv 2209.14734.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class CategoricalPath:
         schedule: its alpha sets the survival probability :math:`a_t = \\alpha_t^{power}`.
         limit: :math:`\\pi`, shape (K,), non-negative, summing to 1.
         support: Full, or Symmetric for edges (one draw per pair, both triangles equal).
-        power: 2 for tables of betas and the cosine rule (:math:`a = \\bar\\alpha`); 1 with ``Rectified`` for a linear decay.
+        power: 2 for tables of betas and the cosine rule (:math:`a = \\bar\\alpha`); 1 with ``Rectified`` for a
+            linear decay.
 
     Raises:
         ValueError: if ``limit`` is not a distribution.
@@ -92,9 +95,7 @@ class CategoricalPath:
         drawn = draw_categories(probabilities, self.support.uniform(like, mask, source, key))
         return torch.where(self.support.real(like, mask), drawn, 0)
 
-    def perturb(
-        self, x_0: Tensor, t: Tensor, source: NoiseSource, mask: Tensor | None = None, key: int = 0
-    ) -> Tensor:
+    def perturb(self, x_0: Tensor, t: Tensor, source: NoiseSource, mask: Tensor | None = None, key: int = 0) -> Tensor:
         """A draw of :math:`x_t`; padding (and the diagonal of hollow matrices) is class 0."""
         return self._draw(self.marginal(x_0, t), source, mask, key)
 

@@ -1,6 +1,7 @@
 r"""Denoisers: :math:`D(x_t, t) = E[x_0 | x_t]` (class probabilities for categorical paths).
 
-Samplers, guidance and likelihoods only ever see a denoiser. Guidance rules are denoisers made of denoisers, so they nest.
+Samplers, guidance and likelihoods only ever see a denoiser. Guidance rules are denoisers made of denoisers, so they
+nest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from .categorical import CategoricalPath
 from .parameterizations import Noise, Parameterization
-from .paths import GaussianPath, JointPath, State
+from .paths import GaussianPath, JointPath
 from .schedules import Schedule, expand
 
 __all__ = [
@@ -29,9 +30,8 @@ __all__ = [
 ]
 
 Condition = Mapping[str, Any]
-"""What a network is told besides the state: named tensors with the batch first (other values are passed as they are)."""
-
-AnyPath = GaussianPath | CategoricalPath | JointPath
+"""What a network is told besides the state: named tensors with the batch first (other values are passed as they
+are)."""
 
 TimeInput = Callable[[Schedule, Tensor], Tensor]
 """How t is shown to the network: a function (schedule, t) -> tensor of the shape of t."""
@@ -65,7 +65,7 @@ class BaseDenoiser(nn.Module):
         rows: number of samples the networks inside were evaluated on so far; samplers report its increase.
     """
 
-    path: AnyPath
+    path: Any
 
     @property
     def rows(self) -> int:
@@ -78,9 +78,7 @@ class BaseDenoiser(nn.Module):
                 child.reset()
 
     @abstractmethod
-    def forward(
-        self, x_t: State, t: Tensor, *, mask: State | None = None, condition: Condition | None = None
-    ) -> State:
+    def forward(self, x_t: Any, t: Tensor, *, mask: Any = None, condition: Condition | None = None) -> Any:
         """Clean state expected at x_t.
 
         Args:
@@ -98,17 +96,19 @@ def _time_per_sample(t: Tensor, x: Tensor) -> Tensor:
 class Denoiser(BaseDenoiser):
     """A network, a Gaussian path and a parameterization.
 
-    The network is called as ``network(x, t, mask=mask, condition=condition)`` with :math:`x = c_{in}(x_t - \\beta_t y)` of
-    shape (B, *), t of shape (B,), and returns F of the shape of x.
+    The network is called as ``network(x, t, mask=mask, condition=condition)`` with :math:`x = c_{in}(x_t - \\beta_t
+    y)` of shape (B, *), t of shape (B,), and returns F of the shape of x.
 
     Args:
         network: the module.
         path: the forward process.
         parameterization: the meaning of F.
         time_input: how t is shown to the network; default: t itself.
-        data_std: standard deviation of the data, for :math:`c_{in} = (\\alpha^2 sd^2 + \\sigma^2)^{-1/2}`; None feeds the state
-            as it is (published checkpoints).
+        data_std: standard deviation of the data, for :math:`c_{in} = (\\alpha^2 sd^2 + \\sigma^2)^{-1/2}`; None
+            feeds the state as it is (published checkpoints).
     """
+
+    path: GaussianPath
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Denoiser(BaseDenoiser):
     ) -> None:
         super().__init__()
         self.network = network
-        self.path: GaussianPath = path
+        self.path = path
         self.parameterization = parameterization or Noise()
         self.time_input = time_input
         self.data_std = data_std
@@ -161,10 +161,12 @@ class CategoricalDenoiser(BaseDenoiser):
     The network is called as in :class:`Denoiser`, with class indices (B, *) as state.
     """
 
+    path: CategoricalPath
+
     def __init__(self, network: nn.Module, path: CategoricalPath) -> None:
         super().__init__()
         self.network = network
-        self.path: CategoricalPath = path
+        self.path = path
         self._rows = 0
 
     @property
@@ -198,6 +200,8 @@ class JointDenoiser(BaseDenoiser):
         parameterizations: meaning of the Gaussian outputs by name, or one for all; default Noise.
     """
 
+    path: JointPath
+
     def __init__(
         self,
         network: nn.Module,
@@ -206,7 +210,7 @@ class JointDenoiser(BaseDenoiser):
     ) -> None:
         super().__init__()
         self.network = network
-        self.path: JointPath = path
+        self.path = path
         if not isinstance(parameterizations, Mapping):
             parameterizations = dict.fromkeys(path, parameterizations or Noise())
         missing = [k for k in path if k not in parameterizations and isinstance(path[k], GaussianPath)]

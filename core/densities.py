@@ -54,7 +54,8 @@ class LogitNormalTime(TimeDensity):
 
 @dataclass(frozen=True)
 class ModeTime(TimeDensity):
-    """Mode sampling with heavy tails, scale in [-1, 2/(pi - 2)]. Source: Esser et al. 2024, arXiv 2403.03206, eq. 20."""
+    """Mode sampling with heavy tails, scale in [-1, 2/(pi - 2)]. Source: Esser et al. 2024, arXiv 2403.03206, eq.
+    20."""
 
     scale: float = 1.29
 
@@ -65,7 +66,8 @@ class ModeTime(TimeDensity):
 
 @dataclass(frozen=True)
 class CosMapTime(TimeDensity):
-    """The cosine schedule's log-SNR distribution on a rectified flow. Source: Esser et al. 2024, arXiv 2403.03206, eq. 21."""
+    """The cosine schedule's log-SNR distribution on a rectified flow. Source: Esser et al. 2024, arXiv 2403.03206,
+    eq. 21."""
 
     def quantile(self, u: Tensor) -> Tensor:
         return 1 - 1 / (torch.tan(math.pi / 2 * u) + 1)
@@ -73,7 +75,8 @@ class CosMapTime(TimeDensity):
 
 @dataclass(frozen=True)
 class ShiftedTime(TimeDensity):
-    """A density moved towards the noise, t -> shift t / (1 + (shift - 1) t). Source: Esser et al. 2024, arXiv 2403.03206, eq. 23."""
+    """A density moved towards the noise, t -> shift t / (1 + (shift - 1) t). Source: Esser et al. 2024, arXiv
+    2403.03206, eq. 23."""
 
     shift: float = 3.0
     base: TimeDensity = field(default_factory=UniformTime)

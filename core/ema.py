@@ -1,4 +1,5 @@
-"""Exponential moving average of weights: the averaging rule. Bookkeeping belongs to ``torch.optim.swa_utils.AveragedModel``."""
+"""Exponential moving average of weights: the averaging rule. Bookkeeping belongs to
+``torch.optim.swa_utils.AveragedModel``."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def _average(averaged: Sequence[Tensor], current: Sequence[Tensor], decay: float
     floating = [(a, c) for a, c in zip(averaged, current, strict=True) if a.dtype.is_floating_point]
     if floating:
         ours, theirs = ([pair[i] for pair in floating] for i in (0, 1))
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
     for a, c in zip(averaged, current, strict=True):
         if not a.dtype.is_floating_point:
             a.copy_(c)
@@ -24,7 +25,8 @@ def _average(averaged: Sequence[Tensor], current: Sequence[Tensor], decay: float
 
 @dataclass(frozen=True)
 class EMA:
-    """:math:`\\bar\\theta \\leftarrow d \\bar\\theta + (1 - d)\\theta` with a warmed-up decay :math:`d_n = \\min(d, (1 + n)/(10 + n))`.
+    """:math:`\\bar\\theta \\leftarrow d \\bar\\theta + (1 - d)\\theta` with a warmed-up decay :math:`d_n = \\min(d,
+    (1 + n)/(10 + n))`.
 
     Use as ``AveragedModel(model, multi_avg_fn=EMA(0.999))``.
 
@@ -46,9 +48,11 @@ class EMA:
 
 @dataclass(frozen=True)
 class PowerEMA:
-    """Power-function average: weight of step n in proportion to :math:`n^\\gamma`, i.e. :math:`d_n = (1 - 1/n)^{\\gamma + 1}`.
+    """Power-function average: weight of step n in proportion to :math:`n^\\gamma`, i.e. :math:`d_n = (1 -
+    1/n)^{\\gamma + 1}`.
 
-    Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv 2312.02696, eq. 1.
+    Source: Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", arXiv
+    2312.02696, eq. 1.
     """
 
     gamma: float = 6.94

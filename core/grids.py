@@ -1,13 +1,14 @@
 """Time grids: where a sampler evaluates the denoiser.
 
-A grid of n steps is n + 1 decreasing times. It starts at t_max (or at the time of a given state) and ends at t_min, or at 0 if
-``end=0``: then the last step is the data prediction. With n steps a multistep solver needs n evaluations.
+A grid of n steps is n + 1 decreasing times. It starts at t_max (or at the time of a given state) and ends at t_min,
+or at 0 if ``end=0``: then the last step is the data prediction. With n steps a multistep solver needs n evaluations.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -107,7 +108,8 @@ class KarrasGrid(Grid):
 
 @dataclass(frozen=True)
 class StraightGrid(Grid):
-    """Evenly spaced in :math:`u = \\sigma/(\\alpha + \\sigma)`: the natural grid of the straight coordinate, best at few steps."""
+    """Evenly spaced in :math:`u = \\sigma/(\\alpha + \\sigma)`: the natural grid of the straight coordinate, best at
+    few steps."""
 
     def _between(self, schedule: Schedule, steps: int, start: float, end: float) -> np.ndarray:
         first, last = (1 / (1 + np.exp(_logsnr(schedule, t))) for t in (start, end))
@@ -127,7 +129,7 @@ class TimesGrid(Grid):
             times = (start, *(t for t in times if t < start))
         elif len(times) != steps + 1:
             raise ValueError(f"{steps} steps need {steps + 1} times, got {len(times)}")
-        if len(times) < 2 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+        if len(times) < 2 or any(a <= b for a, b in pairwise(times)):
             raise ValueError("the times of a grid must be at least two and strictly decreasing")
         return times
 

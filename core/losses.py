@@ -1,9 +1,10 @@
 r"""Training losses: denoising error, weighted in log-SNR, one value per sample.
 
 For Gaussian paths the loss is :math:`w(\lambda_t) \|x_0 - \hat x_0\|^2`, evaluated in network space as
-:math:`w c_{out}^2 \|F - F^*\|^2` so that it stays finite at both ends of the schedule. The same weight gives the same loss for
-every parameterization. Useful equivalences (:math:`\lambda = \log \alpha/\sigma`): MSE on eps is :math:`e^{2\lambda}`, on v
-:math:`1 + e^{2\lambda}` (VP), on the velocity of a rectified flow :math:`(1 + e^{\lambda})^2`.
+:math:`w c_{out}^2 \|F - F^*\|^2` so that it stays finite at both ends of the schedule. The same weight gives the
+same loss for every parameterization. Useful equivalences (:math:`\lambda = \log \alpha/\sigma`): MSE on eps is
+:math:`e^{2\lambda}`, on v :math:`1 + e^{2\lambda}` (VP), on the velocity of a rectified flow :math:`(1 +
+e^{\lambda})^2`.
 Categorical paths use the cross-entropy of x_0. The mean runs over degrees of freedom, never over padding.
 """
 
@@ -141,9 +142,7 @@ def _mean_over_real(error: Tensor, support: Support, mask: Tensor | None, weight
     return total(torch.where(weight > 0, error, 0) * weight) / total(weight).clamp(min=torch.finfo(error.dtype).tiny)
 
 
-def _gaussian_error(
-    denoiser: Denoiser, output: Tensor, x_0: Tensor, eps: Tensor, t: Tensor, weight: Weight
-) -> Tensor:
+def _gaussian_error(denoiser: Denoiser, output: Tensor, x_0: Tensor, eps: Tensor, t: Tensor, weight: Weight) -> Tensor:
     """Weighted squared error per entry."""
     schedule, parameterization = denoiser.path.schedule, denoiser.parameterization
     t64 = t.double()
@@ -291,9 +290,7 @@ class JointLoss:
             else:
                 assert isinstance(head.path, CategoricalPath)
                 support = head.path.support
-                error = torch.nn.functional.cross_entropy(
-                    output[name].movedim(-1, 1), x_0[name], reduction="none"
-                )
+                error = torch.nn.functional.cross_entropy(output[name].movedim(-1, 1), x_0[name], reduction="none")
             losses[name] = _mean_over_real(error, support, masks.get(name), None)
         value = torch.stack([self.scales.get(name, 1.0) * loss for name, loss in losses.items()]).sum(0)
         return LossResult(value, t, path.schedule.logsnr(t)), losses

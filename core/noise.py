@@ -1,9 +1,10 @@
 """Random numbers as a pure function of (seed, sample id, draw, element).
 
-A counter-based generator: the stream of a sample is keyed by (seed, id, key) through SplitMix64 (Steele, Lea and Flood 2014,
-"Fast splittable pseudorandom number generators"), and element e of the stream is its e-th output. Nothing is stored, so a draw
-does not depend on the other samples of the batch, on their order, on padding (masked elements are skipped in the count), on
-the device, or on what was drawn before. Restarting at any step reproduces the same noise.
+A counter-based generator: the stream of a sample is keyed by (seed, id, key) through SplitMix64 (Steele, Lea and
+Flood 2014, "Fast splittable pseudorandom number generators"), and element e of the stream is its e-th output.
+Nothing is stored, so a draw does not depend on the other samples of the batch, on their order, on padding (masked
+elements are skipped in the count), on the device, or on what was drawn before. Restarting at any step reproduces the
+same noise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""What a network predicts, and how that becomes E[x_0 | x_t].
 
-Every choice is linear, :math:`\hat x_0 = c_{skip} u + c_{out} F` with :math:`u = x_t - \beta_t y`, and has a regression target in closed
-form that is finite at both ends of the schedule:
+Every choice is linear, :math:`\hat x_0 = c_{skip} u + c_{out} F` with :math:`u = x_t - \beta_t y`, and has a
+regression target in closed form that is finite at both ends of the schedule:
 
 ==========  ====================  =======================  ==============================================
 kind        c_skip                c_out                    target of F
@@ -14,8 +14,9 @@ Velocity    s'/(s'a - s a')       -s/(s'a - s a')          a' x_0 + s' eps
 Karras      alpha sd^2 r^2        sigma sd r               r (sigma x_0 - alpha sd^2 eps)/sd
 ==========  ====================  =======================  ==============================================
 
-with :math:`r = (\alpha^2 sd^2 + \sigma^2)^{-1/2}`, sd the standard deviation of the data. Sources: Salimans and Ho 2022 (v),
-arXiv 2202.00512; Lipman et al. 2023 (velocity), arXiv 2210.02747; Karras et al. 2022 (preconditioning), arXiv 2206.00364, table 1.
+with :math:`r = (\alpha^2 sd^2 + \sigma^2)^{-1/2}`, sd the standard deviation of the data. Sources: Salimans and Ho
+2022 (v), arXiv 2202.00512; Lipman et al. 2023 (velocity), arXiv 2210.02747; Karras et al. 2022 (preconditioning), arXiv
+2206.00364, table 1.
 """
 
 from __future__ import annotations

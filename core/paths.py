@@ -1,8 +1,9 @@
 r"""Forward processes: what a noisy state is, given clean data.
 
-A :class:`GaussianPath` is a schedule on a support, :math:`x_t = \alpha_t x_0 + \sigma_t \epsilon`. :class:`Centered` adds a known centre,
-:math:`x_t = \alpha_t x_0 + \beta_t y + \sigma_t \epsilon`: with :math:`u = x - \beta y` it is the plain case again, so that every
-sampler is written once. A :class:`JointPath` names several components that share the time.
+A :class:`GaussianPath` is a schedule on a support, :math:`x_t = \alpha_t x_0 + \sigma_t \epsilon`. :class:`Centered`
+adds a known centre, :math:`x_t = \alpha_t x_0 + \beta_t y + \sigma_t \epsilon`: with :math:`u = x - \beta y` it is
+the plain case again, so that every sampler is written once. A :class:`JointPath` names several components that share
+the time.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class GaussianPath:
         """:math:`q(x_s | x_t, x_0)` for s < t.
 
         With :math:`\\rho = (\\alpha_t\\sigma_s/\\alpha_s\\sigma_t)^2` the mean is
-        :math:`\\alpha_s(1-\\rho)x_0 + (\\alpha_t/\\alpha_s)(\\sigma_s/\\sigma_t)^2 x_t` and the variance :math:`\\sigma_s^2(1-\\rho)`
-        (Ho et al. 2020, eq. 6-7; Kingma et al. 2021, appendix A.2).
+        :math:`\\alpha_s(1-\\rho)x_0 + (\\alpha_t/\\alpha_s)(\\sigma_s/\\sigma_t)^2 x_t` and the variance
+        :math:`\\sigma_s^2(1-\\rho)` (Ho et al. 2020, eq. 6-7; Kingma et al. 2021, appendix A.2).
         """
         to_clean, to_noisy, std = (expand(c, t, x_t).to(x_t.dtype) for c in posterior_coefficients(self.schedule, t, s))
         centered = x_t - self.offset(t, x_t)
@@ -109,7 +110,8 @@ def posterior_coefficients(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Te
 class Centered(GaussianPath):
     """A Gaussian path about a known centre: :math:`x_t = \\alpha_t x_0 + \\beta_t y + \\sigma_t\\epsilon`.
 
-    Covers OUVE (SGMSE+), mean-reverting SDEs (IR-SDE), residual diffusion (RDDM) and learnt or conditional priors (GeoTDM).
+    Covers OUVE (SGMSE+), mean-reverting SDEs (IR-SDE), residual diffusion (RDDM) and learnt or conditional priors
+    (GeoTDM).
 
     Args:
         path: the path of :math:`u = x - \\beta_t y`. ``Centered(path, y)`` takes over its schedule and support.
@@ -120,9 +122,7 @@ class Centered(GaussianPath):
     center: Tensor = field(default_factory=lambda: torch.zeros(()))
     weight: Callable[[Tensor], Tensor] | None = None
 
-    def __init__(
-        self, path: GaussianPath, center: Tensor, weight: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
+    def __init__(self, path: GaussianPath, center: Tensor, weight: Callable[[Tensor], Tensor] | None = None) -> None:
         if isinstance(path, Centered):
             raise TypeError("the path is already centered; add the two centers instead of nesting")
         for name, value in (("schedule", path.schedule), ("support", path.support), ("center", center)):

@@ -1,15 +1,16 @@
 r"""Noise schedules: how much signal and how much noise a state holds at time t.
 
-Every continuous corruption of this package is :math:`x_t = \alpha_t x_0 + \beta_t y + \sigma_t \epsilon` with a known centre y
-(usually absent). A schedule is the pair :math:`\alpha_t, \sigma_t` on t in [0, 1], t = 0 data, t = 1 noise, with
+Every continuous corruption of this package is :math:`x_t = \alpha_t x_0 + \beta_t y + \sigma_t \epsilon` with a
+known centre y (usually absent). A schedule is the pair :math:`\alpha_t, \sigma_t` on t in [0, 1], t = 0 data, t = 1
+noise, with
 
 .. math::
     \lambda_t = \log(\alpha_t / \sigma_t), \quad
     f(t) = \dot\alpha_t / \alpha_t, \quad
     g^2(t) = 2 \sigma_t \dot\sigma_t - 2 f(t) \sigma_t^2,
 
-so that the forward process is dx = f(t) x dt + g(t) dW. :math:`\lambda` is the half log signal-to-noise ratio (2λ is the
-log-SNR of "Variational Diffusion Models", Kingma et al. 2021, arXiv 2107.00630).
+so that the forward process is dx = f(t) x dt + g(t) dW. :math:`\lambda` is the half log signal-to-noise ratio (2λ is
+the log-SNR of "Variational Diffusion Models", Kingma et al. 2021, arXiv 2107.00630).
 
 Times are tensors of any shape; results have that shape, followed by the shape of the schedule where it is vector-valued
 (per channel, per frequency). Everything is computed in float64 and returned in the dtype of t.
@@ -198,7 +199,8 @@ class SubVP(VP):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Variance preserving cosine: :math:`\\alpha = \\cos(\\theta)/\\cos(\\theta_0), \\theta = \\frac{\\pi}{2}\\frac{t+s}{1+s}`.
+    """Variance preserving cosine: :math:`\\alpha = \\cos(\\theta)/\\cos(\\theta_0), \\theta =
+    \\frac{\\pi}{2}\\frac{t+s}{1+s}`.
 
     Source: Nichol and Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", arXiv 2102.09672, eq. 17.
     """
@@ -282,7 +284,8 @@ class EDM(_VarianceExploding):
 
     .. math:: \\sigma(t)^{1/\\rho} = \\sigma_{min}^{1/\\rho} + t (\\sigma_{max}^{1/\\rho} - \\sigma_{min}^{1/\\rho})
 
-    Source: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv 2206.00364, eq. 5.
+    Source: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", arXiv
+    2206.00364, eq. 5.
     """
 
     sigma_min: float = 0.002
@@ -348,7 +351,8 @@ class OUVE(Schedule):
     """Ornstein-Uhlenbeck, variance exploding, about a known centre y (use with ``Centered``).
 
     .. math:: \\alpha = e^{-\\theta t}, \\quad
-        \\sigma^2 = \\sigma_{min}^2 k \\frac{e^{2kt} - e^{-2\\theta t}}{\\theta + k}, \\quad k = \\log(\\sigma_{max}/\\sigma_{min})
+        \\sigma^2 = \\sigma_{min}^2 k \\frac{e^{2kt} - e^{-2\\theta t}}{\\theta + k}, \\quad k =
+        \\log(\\sigma_{max}/\\sigma_{min})
 
     Source: Richter et al. 2023, "Speech Enhancement and Dereverberation with Diffusion-Based Generative Models"
     (SGMSE+), arXiv 2208.05830, eq. 12. The signal does not vanish at t = 1 (alpha = 0.22): sample with an SDE solver.
@@ -389,7 +393,8 @@ class OUVE(Schedule):
 
 
 class _Table(Schedule):
-    """:math:`\\log\\alpha` given at the times i/T, i = 0..T (0 at t = 0), linear in between; :math:`\\sigma = c\\sqrt{1 - \\alpha^2}`."""
+    """:math:`\\log\\alpha` given at the times i/T, i = 0..T (0 at t = 0), linear in between; :math:`\\sigma =
+    c\\sqrt{1 - \\alpha^2}`."""
 
     @property
     def _scale(self) -> float:
@@ -446,7 +451,8 @@ class _Table(Schedule):
 
 @dataclass(frozen=True)
 class Discrete(_Table):
-    """A table of betas: variance preserving, exact at t = (i + 1)/T for table index i, with :math:`\\bar\\alpha_i = \\prod_{j \\le i}(1-\\beta_j)`.
+    """A table of betas: variance preserving, exact at t = (i + 1)/T for table index i, with :math:`\\bar\\alpha_i =
+    \\prod_{j \\le i}(1-\\beta_j)`.
 
     Source: Ho et al. 2020, "Denoising Diffusion Probabilistic Models", arXiv 2006.11239, eq. 4.
 

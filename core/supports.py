@@ -1,9 +1,10 @@
 r"""The linear subspace a variable lives in.
 
-A diffusion on adjacency matrices, or on positions without their centre of mass, is an ordinary Gaussian diffusion whose noise
-and denoiser stay inside a linear subspace. A support knows that subspace and the padding of a batch, and nothing else:
-projection, standard Gaussian noise on it, and its number of degrees of freedom. Because every solver only forms linear
-combinations of states, noise and denoised states, a sampler needs no further knowledge of the geometry.
+A diffusion on adjacency matrices, or on positions without their centre of mass, is an ordinary Gaussian diffusion
+whose noise and denoiser stay inside a linear subspace. A support knows that subspace and the padding of a batch, and
+nothing else: projection, standard Gaussian noise on it, and its number of degrees of freedom. Because every solver
+only forms linear combinations of states, noise and denoised states, a sampler needs no further knowledge of the
+geometry.
 
 Masks have the shape of the leading dimensions of x, e.g. (B, N) for nodes of (B, N, F); True is real, False is padding.
 """
@@ -77,7 +78,8 @@ class Full(Support):
 class Symmetric(Support):
     """Symmetric matrices x[:, i, j] = x[:, j, i], shape (B, N, N) or (B, N, N, C), by default with an empty diagonal.
 
-    Off-diagonal noise has variance 1, one draw per pair, so E|noise|^2 = 2 ndim for hollow matrices. Mask: nodes, (B, N).
+    Off-diagonal noise has variance 1, one draw per pair, so E|noise|^2 = 2 ndim for hollow matrices. Mask: nodes,
+    (B, N).
     """
 
     hollow: bool = True

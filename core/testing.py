@@ -1,7 +1,8 @@
 r"""Exact answers to test against: denoisers, scores, densities and posteriors in closed form.
 
 For data N(m, C) the noisy density is :math:`N(\alpha m, \alpha^2 C + \sigma^2 I)` and
-:math:`D(x) = m + \alpha C(\alpha^2 C + \sigma^2 I)^{-1}(x - \alpha m)`; a mixture weighs its components by their responsibilities.
+:math:`D(x) = m + \alpha C(\alpha^2 C + \sigma^2 I)^{-1}(x - \alpha m)`; a mixture weighs its components by their
+responsibilities.
 Oracles can be used wherever a denoiser can. They compute in float64 and return the dtype of x.
 """
 

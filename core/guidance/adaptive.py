@@ -1,8 +1,9 @@
 r"""Adaptive guidance: stop paying for the unconditional pass once it no longer matters.
 
-A sample whose conditional and unconditional *data* predictions agree, :math:`\|D_c - D_\varnothing\| \le gap \|D_c\|`, is continued with
-:math:`D_c` alone. (The rule of Castillo et al. 2023, arXiv 2312.12487, compares noise predictions; those agree at t = 1 for
-every accurate model, where both predict x, so that guidance would be switched off at once.)
+A sample whose conditional and unconditional *data* predictions agree, :math:`\|D_c - D_\varnothing\| \le gap
+\|D_c\|`, is continued with :math:`D_c` alone. (The rule of Castillo et al. 2023, arXiv 2312.12487, compares noise
+predictions; those agree at t = 1 for every accurate model, where both predict x, so that guidance would be switched
+off at once.)
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class AdaptiveGuidance(GuidedDenoiser):
         def part(value: object) -> object:
             return value[index] if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
 
-        everything = {k: v for k, v in condition.items()}
+        everything = dict(condition)
         free_condition = {
             k: v.expand(len(index), *v.shape[1:]) if isinstance(v, Tensor) and v.ndim and v.shape[0] == 1 else part(v)
             for k, v in self.unconditional.items()

@@ -2,7 +2,8 @@ r"""Classifier-free guidance.
 
 .. math:: D = D_\varnothing + \sum_i s_i (D_{c_i} - D_\varnothing)
 
-with s = 1 plain conditional sampling (the other public convention, :math:`(1 + w) D_c - w D_\varnothing`, is s = 1 + w).
+with s = 1 plain conditional sampling (the other public convention, :math:`(1 + w) D_c - w D_\varnothing`, is s = 1 +
+w).
 Source: Ho and Salimans 2022, arXiv 2207.12598; limited interval: Kynkäänniemi et al. 2024, arXiv 2404.07724; rescaling:
 Lin et al. 2024, arXiv 2305.08891, section 3.4. All conditions are evaluated in one batch.
 """
@@ -55,9 +56,7 @@ class ClassifierFree(GuidedDenoiser):
         self.rescale = rescale
         self.others = tuple(others)
 
-    def forward(
-        self, x_t: State, t: Tensor, *, mask: State | None = None, condition: Condition | None = None
-    ) -> State:
+    def forward(self, x_t: State, t: Tensor, *, mask: State | None = None, condition: Condition | None = None) -> State:
         if condition is None:
             raise ValueError("classifier-free guidance needs the condition to guide towards")
         logsnr = self.path.schedule.logsnr(t.double())

@@ -2,10 +2,10 @@ r"""Energy guidance: steer by a differentiable cost of the clean estimate.
 
 .. math:: D' = D - s \frac{\sigma^2}{\alpha} \nabla_{x_t} E(D(x_t, t))
 
-One forward and one backward pass per step: the guided prediction reuses the forward pass of the gradient. With an asymmetric
-Laplace or Gaussian likelihood of observations as E this is TSDiff's observation self-guidance at x_t
-(Kollovieh et al. 2023, arXiv 2307.11494, section 3.2); with :math:`\|y - A D\|` it is diffusion posterior sampling (Chung et al. 2023,
-arXiv 2209.14687). Energies are per sample: the batch is never coupled.
+One forward and one backward pass per step: the guided prediction reuses the forward pass of the gradient. With an
+asymmetric Laplace or Gaussian likelihood of observations as E this is TSDiff's observation self-guidance at x_t
+(Kollovieh et al. 2023, arXiv 2307.11494, section 3.2); with :math:`\|y - A D\|` it is diffusion posterior sampling
+(Chung et al. 2023, arXiv 2209.14687). Energies are per sample: the batch is never coupled.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Ancestral sampling: draw x_s from q(x_s | x_t, x_0) with x_0 replaced by its estimate.
 
-Gaussian: Ho et al. 2020 (DDPM), arXiv 2006.11239, algorithm 2. Categorical: Austin et al. 2021 (D3PM), arXiv 2107.03006.
+Gaussian: Ho et al. 2020 (DDPM), arXiv 2006.11239, algorithm 2. Categorical: Austin et al. 2021 (D3PM), arXiv
+2107.03006.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,10 +24,8 @@ __all__ = ["Ancestral"]
 class Ancestral(Stepper):
     """One posterior draw per step, for Gaussian and categorical paths; the last step to t = 0 adds no noise."""
 
-    def solve(
-        self, path: GaussianPath | CategoricalPath, times: Sequence[float], x: Tensor, draw: Draw
-    ) -> Solution:
-        for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+    def solve(self, path: GaussianPath | CategoricalPath, times: Sequence[float], x: Tensor, draw: Draw) -> Solution:
+        for i, (t, s) in enumerate(pairwise(times)):
             x = yield from self.step(path, x, t, s, i, draw)
         return x
 

@@ -1,20 +1,21 @@
 r"""Coordinates in which a sampling ODE is solved.
 
-In the coordinate y = x / m the probability-flow ODE becomes :math:`dy = F\,du` with a feature F = p x + q D that is linear in the
-state and the denoised state. A solver interpolates F as a polynomial in a node variable v; what changes between the famous
-solvers is only (m, u, v, F):
+In the coordinate y = x / m the probability-flow ODE becomes :math:`dy = F\,du` with a feature F = p x + q D that is
+linear in the state and the denoised state. A solver interpolates F as a polynomial in a node variable v; what
+changes between the famous solvers is only (m, u, v, F):
 
-==========  ==================  ==================  =========  ===============================  ======================
-name        m                   u                   v          F                                solvers
-==========  ==================  ==================  =========  ===============================  ======================
-straight    alpha + sigma       sigma/(alpha+sigma) u          eps - D                          Adams-Bashforth on flows
-trig        sqrt(a^2 sd^2+s^2)  atan2(s, a sd)      u          (a sd eps - s D/sd)/m            v-prediction AB
-sigma       alpha               sigma/alpha         u          eps                              Euler/Heun of EDM, LMS, DEIS
-noise       alpha               sigma/alpha         lambda     eps                              DPM-Solver
-data        sigma               alpha/sigma         lambda     D                                DPM-Solver++
-==========  ==================  ==================  =========  ===============================  ======================
+========  ====================  =====================  ======  =====================  ============================
+name      m                     u                      v       F                      solvers
+========  ====================  =====================  ======  =====================  ============================
+straight  alpha + sigma         sigma/(alpha + sigma)  u       eps - D                Adams-Bashforth on flows
+trig      sqrt(a^2 sd^2 + s^2)  atan2(s, a sd)         u       (a sd eps - s D/sd)/m  v-prediction AB
+sigma     alpha                 sigma/alpha            u       eps                    Euler, Heun (EDM), LMS, DEIS
+noise     alpha                 sigma/alpha            lambda  eps                    DPM-Solver
+data      sigma                 alpha/sigma            lambda  D                      DPM-Solver++
+========  ====================  =====================  ======  =====================  ============================
 
-Sources: Lu et al. 2022, arXiv 2206.00927 and 2211.01095; Zhang and Chen 2023 (DEIS), arXiv 2204.13902; Karras et al. 2022.
+Sources: Lu et al. 2022, arXiv 2206.00927 and 2211.01095; Zhang and Chen 2023 (DEIS), arXiv 2204.13902; Karras et al.
+2022.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Coordinate(ABC):
         return self.position(alpha, sigma)
 
     def kernel(self, node: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """:math:`m \\, du/dv` at a node, with m at the target (alpha, sigma): the density that polynomials are integrated against."""
+        """:math:`m \\, du/dv` at a node, with m at the target (alpha, sigma): the density that polynomials are
+        integrated against."""
         return self.scale(alpha, sigma) * np.ones_like(node)
 
 

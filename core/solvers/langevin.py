@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -100,7 +101,7 @@ class PredictorCorrector(Stepper):
     corrector: Corrector = field(default_factory=Langevin)
 
     def solve(self, path: GaussianPath, times: Sequence[float], x: Tensor, draw: Draw) -> Solution:
-        for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(times)):
             x = yield from self.corrector.correct(path, x, t, i, draw)
             x = yield from self.predictor.step(path, x, t, s, i, draw)
         return x

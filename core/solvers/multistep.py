@@ -1,16 +1,17 @@
 r"""Linear multistep solvers: DDIM, DEIS, DPM-Solver(++), UniPC, SA-Solver and Adams-Bashforth are points of one family.
 
-In a coordinate :math:`dy = F\,du` (coordinates.py) the past features define a Lagrange polynomial in the node variable, which is
-integrated exactly to the next time:
+In a coordinate :math:`dy = F\,du` (coordinates.py) the past features define a Lagrange polynomial in the node
+variable, which is integrated exactly to the next time:
 
 .. math:: x_{i+1} = A_i x_i + \textstyle\sum_j B_{ij} F_{i-j} + C_i z, \qquad F_i = p_i x_i + q_i D(x_i, t_i)
 
-All coefficients are Python floats, computed in float64 before the first network call. The free corrector (Zhao et al. 2023,
-"UniPC", arXiv 2302.04867) repeats a step with the new feature as an additional node: order + 1 without an extra evaluation.
+All coefficients are Python floats, computed in float64 before the first network call. The free corrector (Zhao et
+al. 2023, "UniPC", arXiv 2302.04867) repeats a step with the new feature as an additional node: order + 1 without an
+extra evaluation.
 
-Stochastic members (:math:`\eta > 0`) add noise of variance :math:`\sigma_{i+1}^2(1 - e^{-2\eta h})`, :math:`h = \Delta\lambda`: the exact
-solution of the reverse SDE with that much noise (SDE-DPM-Solver++, Lu et al. 2022, arXiv 2211.01095; SA-Solver, Xue et al. 2023,
-arXiv 2309.05019); order 1 with :math:`\eta = 1` is ancestral DDPM sampling.
+Stochastic members (:math:`\eta > 0`) add noise of variance :math:`\sigma_{i+1}^2(1 - e^{-2\eta h})`, :math:`h =
+\Delta\lambda`: the exact solution of the reverse SDE with that much noise (SDE-DPM-Solver++, Lu et al. 2022, arXiv
+2211.01095; SA-Solver, Xue et al. 2023, arXiv 2309.05019); order 1 with :math:`\eta = 1` is ancestral DDPM sampling.
 """
 
 from __future__ import annotations
@@ -61,15 +62,14 @@ def _scaled(x: Tensor, c: Coefficient) -> Tensor:
 
 
 def _add(total: Tensor, x: Tensor, c: Coefficient) -> Tensor:
-    if isinstance(c, float):
-        return total.add_(x, alpha=c)
-    return total.addcmul_(x, c)
+    return total.addcmul_(x, c) if isinstance(c, Tensor) else total.add_(x, alpha=c)
 
 
 def multistep_update(
     x: Tensor, features: Sequence[Tensor], decay: Coefficient, weights: Sequence[Coefficient], noise: Tensor | None
 ) -> Tensor:
-    """:math:`A x + \\sum_j B_j F_j + n`: the pure, compilable step. ``features`` are newest first, ``noise`` already scaled."""
+    """:math:`A x + \\sum_j B_j F_j + n`: the pure, compilable step. ``features`` are newest first, ``noise`` already
+    scaled."""
     total = _scaled(x, decay)
     for feature, weight in zip(features, weights, strict=False):
         total = _add(total, feature, weight)
@@ -85,8 +85,8 @@ class Multistep(Stepper):
         coordinate: "straight", "trig", "data", "noise" or "sigma", or a ``Coordinate``.
         eta: amount of noise; 0 is the probability-flow ODE, 1 the reverse SDE.
         corrector: whether to use the free corrector.
-        extrapolation: "lagrange" (exact), "midpoint" (the public second-order "2M" weights), or "public3" (the public third
-            order, whose second difference lacks a factor 2 and which therefore has order 2).
+        extrapolation: "lagrange" (exact), "midpoint" (the public second-order "2M" weights), or "public3" (the
+            public third order, whose second difference lacks a factor 2 and which therefore has order 2).
         lower_order_final: fall back to lower orders in the last steps; safer at few steps.
         ddim_eta: read ``eta`` as DDIM's :math:`\\eta` (standard deviation relative to ancestral sampling).
 
@@ -126,11 +126,11 @@ class Multistep(Stepper):
                 order = min(order, steps - i)
             p, q = coordinate.feature(alpha[i], sigma[i])
             if np.all(sigma[i + 1] == 0):  # the last step to clean data: x = alpha D
-                row = Row(p, q, -p / q * alpha[i + 1], (alpha[i + 1] / q,), np.zeros_like(p), ())
+                row = _compiled(p, q, -p / q * alpha[i + 1], [alpha[i + 1] / q], np.zeros_like(p), [])
             else:
                 row = self._row(coordinate, alpha, sigma, logsnr, i, order, steps)
             rows.append(row)
-        return tuple(_floats(row) for row in rows)
+        return tuple(rows)
 
     def _row(
         self,
@@ -165,14 +165,14 @@ class Multistep(Stepper):
         weights = _integrate(kernel, begin, end, history)
         if self.extrapolation != "lagrange" and order > 1:
             weights = self._public_weights(kernel, begin, end, history)
-        corrector: tuple[np.ndarray, ...] = ()
+        corrector: list[np.ndarray] = []
         if self.corrector and i + 1 < steps:
             # the stochastic end point is not on the deterministic trajectory: its feature sits at the true next time
             new = coordinate.node(alpha[i + 1], sigma[i + 1])
-            corrector = tuple(_integrate(kernel, begin, end, [new, *history]))
+            corrector = _integrate(kernel, begin, end, [new, *history])
         noise = sigma[i + 1] * np.sqrt(-np.expm1(-2 * eta_h))
         p, q = coordinate.feature(alpha[i], sigma[i])
-        return Row(p, q, decay, tuple(weights), noise, corrector)
+        return _compiled(p, q, decay, weights, noise, corrector)
 
     def _public_weights(
         self, kernel: Kernel, begin: np.ndarray, end: np.ndarray, history: list[np.ndarray]
@@ -221,14 +221,21 @@ def _plain(value: np.ndarray) -> Coefficient:
     return float(value)
 
 
-def _floats(row: Row) -> Row:
+def _compiled(
+    p: np.ndarray,
+    q: np.ndarray,
+    decay: np.ndarray,
+    weights: Sequence[np.ndarray],
+    noise: np.ndarray,
+    corrector: Sequence[np.ndarray],
+) -> Row:
     return Row(
-        _plain(row.p),  # pyright: ignore[reportArgumentType]
-        _plain(row.q),  # pyright: ignore[reportArgumentType]
-        _plain(row.decay),  # pyright: ignore[reportArgumentType]
-        tuple(_plain(w) for w in row.weights),  # pyright: ignore[reportArgumentType]
-        _plain(row.noise),  # pyright: ignore[reportArgumentType]
-        tuple(_plain(w) for w in row.corrector),  # pyright: ignore[reportArgumentType]
+        _plain(p),
+        _plain(q),
+        _plain(decay),
+        tuple(_plain(w) for w in weights),
+        _plain(noise),
+        tuple(_plain(w) for w in corrector),
     )
 
 

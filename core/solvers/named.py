@@ -27,7 +27,8 @@ def DPMSolver(order: int = 2, extrapolation: Extrapolation = "midpoint") -> Mult
 
 
 def DPMSolverPP(order: int = 2, eta: float = 0.0, extrapolation: Extrapolation = "midpoint") -> Multistep:
-    """DPM-Solver++(2M), its exact third order, and with eta = 1 the SDE form. Source: Lu et al. 2022, arXiv 2211.01095."""
+    """DPM-Solver++(2M), its exact third order, and with eta = 1 the SDE form. Source: Lu et al. 2022, arXiv
+    2211.01095."""
     return Multistep(order, "data", eta, corrector=False, extrapolation=_public(order, extrapolation))
 
 
@@ -37,7 +38,8 @@ def PublicDPMSolverPP3M() -> Multistep:
 
 
 def DEIS(order: int = 3) -> Multistep:
-    """Exponential integrator with polynomials in sigma/alpha. Source: Zhang and Chen 2023, arXiv 2204.13902 (rho-AB)."""
+    """Exponential integrator with polynomials in sigma/alpha. Source: Zhang and Chen 2023, arXiv 2204.13902
+    (rho-AB)."""
     return Multistep(order, "sigma", corrector=False)
 
 

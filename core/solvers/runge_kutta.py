@@ -1,8 +1,9 @@
 r"""Single-step solvers of the probability-flow ODE.
 
-:class:`RungeKutta` applies a classical tableau to :math:`dy = F du` in any coordinate, or to :math:`dx/dt` itself ("time").
-:class:`Singlestep` is DPM-Solver's exponential pair of orders 2 and 3 in :math:`\lambda`, on the noise or the data prediction
-(Lu et al. 2022, arXiv 2206.00927, algorithms 1-2; arXiv 2211.01095, algorithm 1).
+:class:`RungeKutta` applies a classical tableau to :math:`dy = F du` in any coordinate, or to :math:`dx/dt` itself
+("time").
+:class:`Singlestep` is DPM-Solver's exponential pair of orders 2 and 3 in :math:`\lambda`, on the noise or the data
+prediction (Lu et al. 2022, arXiv 2206.00927, algorithms 1-2; arXiv 2211.01095, algorithm 1).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -64,7 +66,7 @@ class RungeKutta(Stepper):
         return len(_TABLEAUS[self.method][0])
 
     def solve(self, path: GaussianPath, times: Sequence[float], x: Tensor, draw: Draw) -> Solution:
-        for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+        for i, (t, s) in enumerate(pairwise(times)):
             x = yield from self.step(path, x, t, s, i)
         return x
 
@@ -86,7 +88,9 @@ class RungeKutta(Stepper):
         return _combine(y, slopes, [span * b for b in weights]) * self._scale(path.schedule, s)
 
     def _scale(self, schedule: Schedule, t: float) -> float:
-        return 1.0 if self.coordinate == "time" else float(coordinate_named(self.coordinate).scale(*_levels(schedule, t)))
+        return (
+            1.0 if self.coordinate == "time" else float(coordinate_named(self.coordinate).scale(*_levels(schedule, t)))
+        )
 
     def _stage_times(
         self, schedule: Schedule, t: float, s: float, nodes: tuple[float, ...]
@@ -97,7 +101,9 @@ class RungeKutta(Stepper):
         begin, end = (float(coordinate.position(*_levels(schedule, moment))) for moment in (t, s))
         known = {0.0: t, 1.0: s}
         return [
-            known[c] if c in known else _time(schedule, float(coordinate.logsnr_at(np.asarray(begin + c * (end - begin)))))
+            known[c]
+            if c in known
+            else _time(schedule, float(coordinate.logsnr_at(np.asarray(begin + c * (end - begin)))))
             for c in nodes
         ], end - begin
 
@@ -126,8 +132,8 @@ def _time(schedule: Schedule, logsnr: float) -> float:
 class Singlestep(Stepper):
     """DPM-Solver's single-step method within a budget of evaluations: the grid's n steps are the budget n.
 
-    The budget is divided over fewer intervals, even in :math:`\\lambda`, of the given order, with lower orders at the end
-    ("DPM-Solver-fast"): use it with ``LogSNRGrid``, whose inner times it replaces.
+    The budget is divided over fewer intervals, even in :math:`\\lambda`, of the given order, with lower orders at
+    the end ("DPM-Solver-fast"): use it with ``LogSNRGrid``, whose inner times it replaces.
 
     Args:
         order: 2 or 3.
@@ -155,7 +161,7 @@ class Singlestep(Stepper):
         ends = [float(schedule_values(schedule, [t])[2]) for t in (times[0], times[-1])]
         if not math.isfinite(ends[1]):
             raise ValueError("Singlestep steps in log-SNR: the grid must end at t_min, not at 0")
-        outer = np.linspace(*ends, len(orders) + 1)
+        outer = np.linspace(ends[0], ends[1], len(orders) + 1).tolist()
         for i, order in enumerate(orders):
             t = times[0] if i == 0 else _time(schedule, outer[i])
             x = yield from self._interval(schedule, x, t, outer[i], outer[i + 1], order, i)
@@ -189,7 +195,7 @@ class Singlestep(Stepper):
             return final
         sign = -1.0 if data else 1.0
         first = 1 / order
-        middle, weight_1, time_1 = first_order(x, f0, first)
+        middle, _, time_1 = first_order(x, f0, first)
         clean = yield middle, time_1, index
         difference = feature(middle, clean, time_1) - f0
         growth = math.expm1(sign * h)

@@ -1,8 +1,8 @@
 """The sampling loop: a stepper asks for denoised states, the sampler provides them.
 
-A stepper is written as a generator that reads like its algorithm on one page: it yields (state, time, step) whenever it needs the
-denoiser and receives E[x_0 | x_t]. The sampler drives one such generator, or one per component of a joint state in lockstep, so
-that all components share every network call.
+A stepper is written as a generator that reads like its algorithm on one page: it yields (state, time, step) whenever
+it needs the denoiser and receives E[x_0 | x_t]. The sampler drives one such generator, or one per component of a
+joint state in lockstep, so that all components share every network call.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Sampler:
         path = denoiser.path
         joint = isinstance(path, JointPath)
         components = path.components if isinstance(path, JointPath) else {"": path}
-        given = x_T if joint else {"": x_T}
-        masks = (mask if joint else {"": mask}) or {}
+        given: Any = x_T if joint else {"": x_T}
+        masks: Any = (mask if joint else {"": mask}) or {}
         if not isinstance(given, Mapping) or set(given) != set(components):
             raise ValueError(f"this path needs a dict of states with the keys {sorted(components)}")
         steppers = self.stepper if isinstance(self.stepper, Mapping) else dict.fromkeys(components, self.stepper)
@@ -120,7 +120,7 @@ class Sampler:
         source = None if generator is None else as_noise_source(generator, batch)
         times = self.grid(path.schedule, self.steps, start)
 
-        states: dict[str, Tensor] = {}
+        states: dict[str, Any] = {}
         solutions: dict[str, Solution] = {}
         for index, (name, component) in enumerate(components.items()):
             component_source = source.spawn(index) if joint and source is not None else source
@@ -158,9 +158,7 @@ class Sampler:
                 callback(step, len(times) - 1, t, states if joint else states[""])
             last_step = max(step, last_step)
             moment = torch.tensor(t, dtype=torch.float64)
-            clean = denoiser(
-                states if joint else states[""], moment, mask=mask, condition=condition
-            )
+            clean = denoiser(states if joint else states[""], moment, mask=mask, condition=condition)
             calls += 1
             reply = clean if joint else {"": clean}
         if len(finished) != len(components):

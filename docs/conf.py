@@ -1,0 +1,23 @@
+"""Sphinx configuration; builds offline with ``make docs``."""
+
+import tomllib
+from pathlib import Path
+
+_root = Path(__file__).parent.parent
+_namespace: dict[str, str] = {}
+exec((_root / "_version.py").read_text(), _namespace)
+
+project = tomllib.loads((_root / "pyproject.toml").read_text())["project"]["name"]
+copyright = "the fourfold authors"
+release = _namespace["__version__"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+html_theme = "furo"
+html_title = f"fourfold {release}"
