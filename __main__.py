@@ -1,0 +1,129 @@
+"""The `fourfold` command. It knows the tasks but imports nothing heavy until one of their commands runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from . import __version__
+from .tasks import COMMANDS, TASKS
+
+_USAGE = """usage: fourfold TASK COMMAND --config NAME_OR_FILE [options]
+       fourfold demo | configs | zoo | convert KIND FILE OUT
+
+Diffusion and flow models for audio, graphs, time series and trajectories.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    first, rest = words[0], words[1:]
+    if first in ("--version", "-V"):
+        print(f"fourfold {__version__}")
+        return 0
+    others = {"configs": _configs, "zoo": _zoo, "convert": _convert, "demo": _demo}
+    if first in others:
+        return others[first](rest)
+    if first not in TASKS:
+        return _fail(f"unknown task or command {first!r}{_near(first, [*TASKS, *others])}; see: fourfold --help")
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        print(_task_help(first))
+        return 0
+    if not rest[0].startswith("-") and rest[0] not in COMMANDS:
+        return _fail(f"unknown command {rest[0]!r}{_near(rest[0], COMMANDS)}; see: fourfold {first} --help")
+    return int(import_module(TASKS[first].module).main(rest) or 0)
+
+
+def _help() -> str:
+    lines = [_USAGE, "tasks:"]
+    lines += [f"  {name:14} {entry.summary}" for name, entry in TASKS.items()]
+    lines += ["", "commands of a task:"]
+    lines += [f"  {name:14} {summary}" for name, summary in COMMANDS.items()]
+    lines += [
+        "",
+        "other commands:",
+        "  demo           train on real data, forecast, and write a report, in a few minutes",
+        "  configs        list the configurations that --config knows by name",
+        "  zoo            list the trained models that fourfold.load knows by name",
+        "  convert        turn a published checkpoint into a model folder",
+        "",
+        "fourfold TASK COMMAND --help lists every option; --debug shows tracebacks; --version the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _task_help(task: str) -> str:
+    from .tasks.names import describe, shipped
+
+    lines = [
+        f"usage: fourfold {task} COMMAND --config NAME_OR_FILE [options]",
+        "",
+        TASKS[task].summary,
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:14} {summary}" for name, summary in COMMANDS.items()]
+    names = [name for name in shipped() if name.startswith(f"{task}/")]
+    if names:
+        lines += ["", "configurations:", *(f"  {name}  {describe(name)}".rstrip() for name in names)]
+        lines += ["", "for example:", f"  fourfold {task} fit --config {names[0]}"]
+        lines += [f"  fourfold {task} evaluate --run {names[0].partition('/')[2]}"]
+    lines += ["", f"fourfold {task} COMMAND --help lists every option (this loads torch: some seconds)."]
+    return "\n".join(lines)
+
+
+def _configs(args: Sequence[str]) -> int:
+    from .tasks.names import describe, shipped
+
+    names = shipped()
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:{width}}  {describe(name)}".rstrip())
+    return 0
+
+
+def _zoo(args: Sequence[str]) -> int:
+    from .modalities.zoo import zoo
+
+    models = zoo()
+    print("\n".join(models) if models else "no trained models are shipped with this version")
+    return 0
+
+
+def _convert(args: Sequence[str]) -> int:
+    if len(args) != 3:
+        return _fail("usage: fourfold convert KIND FILE OUT")
+    from .modalities.convert import UnknownKind, convert
+    from .modalities.storage import ModelFolderError
+
+    try:
+        print(convert(*args))
+    except UnknownKind as error:
+        return _fail(str(error.args[0]))
+    except (ModelFolderError, OSError, ValueError) as error:
+        return _fail(str(error), status=1)
+    return 0
+
+
+def _demo(args: Sequence[str]) -> int:
+    return int(import_module(f"{__package__}.tasks.demo").main(list(args)) or 0)
+
+
+def _near(word: str, known: Sequence[str] | dict[str, str]) -> str:
+    near = get_close_matches(word, list(known), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Audio: waveforms, mel spectrograms and the systems built on them."""
