@@ -1,0 +1,28 @@
+"""One LightningModule and one command line per task. This file is the table of tasks and imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task the `fourfold` command offers."""
+
+    module: str
+    summary: str
+
+
+TASKS: dict[str, TaskEntry] = {
+    "forecasting": TaskEntry("fourfold.tasks.forecasting", "probabilistic forecasts of time series"),
+}
+
+COMMANDS: dict[str, str] = {
+    "fit": "train a model; --ckpt_path last continues a stopped run",
+    "validate": "loss of a trained model on the validation data",
+    "test": "loss and metrics of a trained model on the test data",
+    "predict": "predictions for data without targets",
+    "sample": "draw samples from a trained model into a folder",
+    "evaluate": "measure a trained model by its task's protocol, beside the baselines",
+    "export": "save a trained model as a folder that fourfold.load reads",
+}
