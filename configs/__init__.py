@@ -1,0 +1,1 @@
+"""Shipped configurations, one YAML file per task and data set; see `fourfold configs`."""
