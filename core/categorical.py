@@ -95,6 +95,10 @@ class CategoricalPath:
         drawn = draw_categories(probabilities, self.support.uniform(like, mask, source, key))
         return torch.where(self.support.real(like, mask), drawn, 0)
 
+    def clean(self, x_0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Class indices with class 0 on padding, where they may hold anything."""
+        return torch.where(self.support.real(x_0, mask), x_0, 0)
+
     def perturb(self, x_0: Tensor, t: Tensor, source: NoiseSource, mask: Tensor | None = None, key: int = 0) -> Tensor:
         """A draw of :math:`x_t`; padding (and the diagonal of hollow matrices) is class 0."""
         return self._draw(self.marginal(x_0, t), source, mask, key)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .categorical import CategoricalPath
-from .parameterizations import Noise, Parameterization
+from .parameterizations import Karras, Noise, Parameterization
 from .paths import GaussianPath, JointPath
 from .schedules import Schedule, expand
 
@@ -104,8 +105,8 @@ class Denoiser(BaseDenoiser):
         path: the forward process.
         parameterization: the meaning of F.
         time_input: how t is shown to the network; default: t itself.
-        data_std: standard deviation of the data, for :math:`c_{in} = (\\alpha^2 sd^2 + \\sigma^2)^{-1/2}`; None
-            feeds the state as it is (published checkpoints).
+        data_std: standard deviation of the data, for :math:`c_{in} = (\\alpha^2 sd^2 + \\sigma^2)^{-1/2}`; default:
+            that of ``Karras``, else 1. None feeds the state as it is (published checkpoints).
     """
 
     path: GaussianPath
@@ -116,13 +117,15 @@ class Denoiser(BaseDenoiser):
         path: GaussianPath,
         parameterization: Parameterization | None = None,
         time_input: TimeInput | None = None,
-        data_std: float | None = 1.0,
+        data_std: float | EllipsisType | None = ...,
     ) -> None:
         super().__init__()
         self.network = network
         self.path = path
         self.parameterization = parameterization or Noise()
         self.time_input = time_input
+        if isinstance(data_std, EllipsisType):
+            data_std = self.parameterization.data_std if isinstance(self.parameterization, Karras) else 1.0
         self.data_std = data_std
         self._rows = 0
 
@@ -181,7 +184,8 @@ class CategoricalDenoiser(BaseDenoiser):
         return self.network(x_t, _time_per_sample(t, x_t), mask=mask, condition=condition)
 
     def estimate(self, output: Tensor, x_t: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        return output.softmax(-1)
+        """Probabilities of the clean class: of symmetrised logits on symmetric supports, uniform on padding."""
+        return self.path.support.project(output, mask).softmax(-1)
 
     def forward(
         self, x_t: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None

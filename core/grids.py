@@ -7,7 +7,7 @@ or at 0 if ``end=0``: then the last step is the data prediction. With n steps a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +26,7 @@ class Grid(ABC):
         end: last time; None is the schedule's t_min, 0 the clean data.
     """
 
-    end: float | None = None
+    end: float | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def _between(self, schedule: Schedule, steps: int, start: float, end: float) -> np.ndarray:

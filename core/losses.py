@@ -5,7 +5,7 @@ For Gaussian paths the loss is :math:`w(\lambda_t) \|x_0 - \hat x_0\|^2`, evalua
 same loss for every parameterization. Useful equivalences (:math:`\lambda = \log \alpha/\sigma`): MSE on eps is
 :math:`e^{2\lambda}`, on v :math:`1 + e^{2\lambda}` (VP), on the velocity of a rectified flow :math:`(1 +
 e^{\lambda})^2`.
-Categorical paths use the cross-entropy of x_0. The mean runs over degrees of freedom, never over padding.
+Categorical paths use the cross-entropy of x_0. The mean runs over real entries, never over padding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .categorical import CategoricalPath
 from .denoisers import CategoricalDenoiser, Condition, Denoiser, JointDenoiser
 from .densities import TimeDensity, UniformTime
 from .noise import NoiseSource
@@ -155,6 +154,11 @@ def _gaussian_error(denoiser: Denoiser, output: Tensor, x_0: Tensor, eps: Tensor
     return expand(scale, t, x_0).to(x_0.dtype) * error
 
 
+def _cross_entropy(logits: Tensor, x_0: Tensor) -> Tensor:
+    """-log softmax of (B, *, K) at class indices (B, *)."""
+    return torch.nn.functional.cross_entropy(logits.movedim(-1, 1), x_0, reduction="none")
+
+
 class DenoisingLoss:
     """Weighted denoising error on a Gaussian path.
 
@@ -183,7 +187,7 @@ class DenoisingLoss:
         """Loss of a batch.
 
         Args:
-            x_0: clean data on the support, (B, *).
+            x_0: clean data, (B, *); projected on the support, so that padding may hold anything.
             noise: source of times and noise, B ids.
             mask: support mask.
             condition: passed to the network.
@@ -192,6 +196,7 @@ class DenoisingLoss:
             eps: noise of the shape of x_0 instead of drawn noise.
         """
         path = self.denoiser.path
+        x_0 = path.support.project(x_0, mask)
         if t is None:
             t = draw_times(self.density, path.schedule, noise).to(x_0.device)
         if eps is None:
@@ -228,9 +233,10 @@ class CategoricalLoss:
         path = self.denoiser.path
         if t is None:
             t = draw_times(self.density, path.schedule, noise).to(x_0.device)
+        x_0 = path.clean(x_0, mask)
         x_t = path.perturb(x_0, t, noise, mask, key=2)
         output = self.denoiser.output(x_t, t, mask=mask, condition=condition)
-        error = torch.nn.functional.cross_entropy(output.movedim(-1, 1), x_0, reduction="none")
+        error = _cross_entropy(path.support.project(output, mask), x_0)
         return LossResult(_mean_over_real(error, path.support, mask, weights), t, path.schedule.logsnr(t))
 
 
@@ -271,26 +277,27 @@ class JointLoss:
         device = next(iter(x_0.values())).device
         if t is None:
             t = draw_times(self.density, path.schedule, noise).to(device)
+        clean: dict[str, Tensor] = {}
         x_t: dict[str, Tensor] = {}
         eps: dict[str, Tensor] = {}
         for index, (name, head) in enumerate(heads.items()):
-            source, clean = noise.spawn(index), x_0[name]
+            source, own = noise.spawn(index), masks.get(name)
             if isinstance(head, CategoricalDenoiser):
-                x_t[name] = head.path.perturb(clean, t, source, masks.get(name), key=2)
+                clean[name] = head.path.clean(x_0[name], own)
+                x_t[name] = head.path.perturb(clean[name], t, source, own, key=2)
             else:
-                eps[name] = head.path.noise(clean, source, masks.get(name), key=2)
-                x_t[name] = head.path.perturb(clean, t, eps[name])
+                clean[name] = head.path.support.project(x_0[name], own)
+                eps[name] = head.path.noise(clean[name], source, own, key=2)
+                x_t[name] = head.path.perturb(clean[name], t, eps[name])
         output = self.denoiser.output(x_t, t, mask=mask, condition=condition)
         losses = {}
         for name, head in heads.items():
+            support = head.path.support
+            projected = support.project(output[name], masks.get(name))
             if isinstance(head, Denoiser):
-                support = head.path.support
-                projected = support.project(output[name], masks.get(name))
-                error = _gaussian_error(head, projected, x_0[name], eps[name], t, self.weight)
+                error = _gaussian_error(head, projected, clean[name], eps[name], t, self.weight)
             else:
-                assert isinstance(head.path, CategoricalPath)
-                support = head.path.support
-                error = torch.nn.functional.cross_entropy(output[name].movedim(-1, 1), x_0[name], reduction="none")
+                error = _cross_entropy(projected, clean[name])
             losses[name] = _mean_over_real(error, support, masks.get(name), None)
         value = torch.stack([self.scales.get(name, 1.0) * loss for name, loss in losses.items()]).sum(0)
         return LossResult(value, t, path.schedule.logsnr(t)), losses

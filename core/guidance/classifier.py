@@ -24,6 +24,9 @@ class ClassifierGuidance(GuidedDenoiser):
         denoiser: a denoiser on a Gaussian path.
         log_likelihood: (x_t (B, *), t) -> log p(c | x_t), shape (B,), differentiable in x_t.
         scale: s, a number or (B,).
+
+    Raises:
+        TypeError: if the path is not Gaussian.
     """
 
     def __init__(
@@ -33,13 +36,14 @@ class ClassifierGuidance(GuidedDenoiser):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__(denoiser)
+        if not isinstance(self.path, GaussianPath):
+            raise TypeError(f"ClassifierGuidance needs a Gaussian path, got {type(self.path).__name__}")
         self.log_likelihood = log_likelihood
         self.scale = scale
 
     def forward(
         self, x_t: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None
     ) -> Tensor:
-        assert isinstance(self.path, GaussianPath)
         clean = self.denoiser(x_t, t, mask=mask, condition=condition)
         with torch.enable_grad():
             leaf = x_t.detach().requires_grad_()

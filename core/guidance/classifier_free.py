@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..categorical import CategoricalPath
 from ..denoisers import BaseDenoiser, Condition
 from ..paths import State
+from ..supports import total
 from .wrapper import GuidedDenoiser, per_sample, repeated, stack_conditions
 
 __all__ = ["ClassifierFree"]
@@ -30,7 +33,8 @@ class ClassifierFree(GuidedDenoiser):
         denoiser: trained with the condition dropped now and then.
         scale: s, a number or one per sample (B,); 1 means no guidance.
         unconditional: the condition that stands for "none" (same names as the condition; a batch of 1 is expanded).
-        interval: (low, high) in :math:`\\lambda = \\log\\alpha/\\sigma`; outside, only the conditional pass is made.
+        interval: (low, high) in :math:`\\lambda = \\log\\alpha/\\sigma`; outside (of it for any
+            entry of a vector-valued schedule) only the conditional pass is made.
         rescale: in [0, 1], how much of the standard deviation of the conditional prediction is restored.
         others: further conditions to be guided to, each with its own scale (multi-condition guidance).
     """
@@ -61,6 +65,8 @@ class ClassifierFree(GuidedDenoiser):
             raise ValueError("classifier-free guidance needs the condition to guide towards")
         logsnr = self.path.schedule.logsnr(t.double())
         inside = (logsnr >= self.interval[0]) & (logsnr <= self.interval[1])
+        if inside.ndim > t.ndim:  # vector-valued schedule
+            inside = inside.flatten(t.ndim).all(-1)
         if not bool(inside.any()):
             return self.denoiser(x_t, t, mask=mask, condition=condition)
         batch = next(iter(x_t.values())).shape[0] if isinstance(x_t, dict) else x_t.shape[0]
@@ -73,17 +79,34 @@ class ClassifierFree(GuidedDenoiser):
             condition=stack_conditions(conditions, batch),
         )
         if isinstance(clean, dict):
-            return {name: self._combine(value.chunk(copies), inside) for name, value in clean.items()}
-        return self._combine(clean.chunk(copies), inside)
+            masks = mask if isinstance(mask, dict) else {}
+            return {
+                name: self._combine(self.path[name], value.chunk(copies), inside, masks.get(name))
+                for name, value in clean.items()
+            }
+        return self._combine(self.path, clean.chunk(copies), inside, mask if isinstance(mask, Tensor) else None)
 
-    def _combine(self, parts: Sequence[Tensor], inside: Tensor) -> Tensor:
+    def _combine(self, path: Any, parts: Sequence[Tensor], inside: Tensor, mask: Tensor | None) -> Tensor:
+        categorical = isinstance(path, CategoricalPath)
+        if categorical:  # products of powers stay distributions, differences do not
+            parts = [p.clamp(min=torch.finfo(p.dtype).tiny).log() for p in parts]
         free, conditional = parts[0], parts[1]
         guided = free + per_sample(self.scale, free) * (conditional - free)
         for part, (_, scale) in zip(parts[2:], self.others, strict=True):
             guided = guided + per_sample(scale, free) * (part - free)
-        if self.rescale:
-            wanted, actual = (p.flatten(1).std(1).clamp(min=1e-12) for p in (conditional, guided))
+        if categorical:
+            guided, conditional = guided.softmax(-1), conditional.softmax(-1)
+        elif self.rescale:
+            wanted, actual = (_std(p, path.support.real(p, mask)) for p in (conditional, guided))
             guided = guided * per_sample(1 + self.rescale * (wanted / actual - 1), guided)
         if inside.ndim == 0:
             return guided
         return torch.where(inside.to(free.device).reshape(-1, *(1,) * (free.ndim - 1)), guided, conditional)
+
+
+def _std(x: Tensor, real: Tensor) -> Tensor:
+    """Standard deviation of the real entries of every sample, (B,)."""
+    weight = real.to(x.dtype).expand(x.shape)
+    count = total(weight).clamp(min=1)
+    mean = per_sample(total(x * weight) / count, x)
+    return (total((x - mean) ** 2 * weight) / count).sqrt().clamp(min=1e-12)

@@ -34,17 +34,21 @@ class EnergyGuidance(GuidedDenoiser):
         denoiser: a denoiser on a Gaussian path.
         energy: see ``Energy``.
         scale: s, a number or (B,).
+
+    Raises:
+        TypeError: if the path is not Gaussian.
     """
 
     def __init__(self, denoiser: BaseDenoiser, energy: Energy, scale: float | Tensor = 1.0) -> None:
         super().__init__(denoiser)
+        if not isinstance(self.path, GaussianPath):
+            raise TypeError(f"EnergyGuidance needs a Gaussian path, got {type(self.path).__name__}")
         self.energy = energy
         self.scale = scale
 
     def forward(
         self, x_t: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None
     ) -> Tensor:
-        assert isinstance(self.path, GaussianPath)
         with torch.enable_grad():
             leaf = x_t.detach().requires_grad_()
             clean = self.denoiser(leaf, t, mask=mask, condition=condition)

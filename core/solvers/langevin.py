@@ -44,7 +44,9 @@ def _score(path: GaussianPath, x: Tensor, clean: Tensor, t: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Langevin:
-    """Step size from a signal-to-noise ratio: :math:`a = 2 \\alpha_{VP} (snr \\|z\\|/\\|score\\|)^2`, per sample.
+    """Step size from a signal-to-noise ratio: :math:`a = 2 (snr \\|z\\|/\\|score\\|)^2`, per sample.
+
+    The factor :math:`1 - \\beta_i` of the published rule for VP tables depends on the table's length and is left out.
 
     Args:
         snr: target ratio of the norms of score and noise steps.

@@ -83,7 +83,9 @@ class Multistep(Stepper):
     Args:
         order: number of features used, 1 to 3.
         coordinate: "straight", "trig", "data", "noise" or "sigma", or a ``Coordinate``.
-        eta: amount of noise; 0 is the probability-flow ODE, 1 the reverse SDE.
+        eta: amount of noise; 0 is the probability-flow ODE, 1 the reverse SDE. With noise prefer the coordinate "data":
+            it alone keeps its order (at most a third of the number of steps) and the corrector. Past features of the
+            others contain noise that has since been replaced, so they fall back to order 1.
         corrector: whether to use the free corrector.
         extrapolation: "lagrange" (exact), "midpoint" (the public second-order "2M" weights), or "public3" (the
             public third order, whose second difference lacks a factor 2 and which therefore has order 2).
@@ -91,7 +93,8 @@ class Multistep(Stepper):
         ddim_eta: read ``eta`` as DDIM's :math:`\\eta` (standard deviation relative to ancestral sampling).
 
     Raises:
-        ValueError: for an order outside 1..3, a negative eta, or an extrapolation that the coordinate does not have.
+        ValueError: for an order outside 1..3, a negative eta, or an extrapolation that the coordinate or the order
+            does not have.
     """
 
     order: int = 2
@@ -112,13 +115,17 @@ class Multistep(Stepper):
             raise ValueError(f"unknown extrapolation {self.extrapolation!r}")
         if self.extrapolation != "lagrange" and not isinstance(coordinate, DataCoordinate | NoiseCoordinate):
             raise ValueError("midpoint and public3 weights exist in the data and noise coordinates only")
+        if self.extrapolation == "midpoint" and self.order > 2:
+            raise ValueError(f"midpoint weights exist up to order 2, got order {self.order}")
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> tuple[Row, ...]:
         """Compile the steps between ``times`` into coefficients (float64; arrays for vector-valued schedules)."""
         coordinate = coordinate_named(self.coordinate)
         alpha, sigma, logsnr = (v.numpy() for v in schedule_values(schedule, times))
         steps = len(times) - 1
-        limit = self.order if self.eta == 0 else min(self.order, max(1, steps // 3))
+        limit = self.order
+        if self.eta > 0:  # extrapolating features that hold replaced noise would blow up at few steps
+            limit = min(limit, max(1, steps // 3)) if isinstance(coordinate, DataCoordinate) else 1
         rows = []
         for i in range(steps):
             order = min(limit, i + 1)
@@ -166,7 +173,7 @@ class Multistep(Stepper):
         if self.extrapolation != "lagrange" and order > 1:
             weights = self._public_weights(kernel, begin, end, history)
         corrector: list[np.ndarray] = []
-        if self.corrector and i + 1 < steps:
+        if self.corrector and i + 1 < steps and (self.eta == 0 or isinstance(coordinate, DataCoordinate)):
             # the stochastic end point is not on the deterministic trajectory: its feature sits at the true next time
             new = coordinate.node(alpha[i + 1], sigma[i + 1])
             corrector = _integrate(kernel, begin, end, [new, *history])
@@ -194,7 +201,7 @@ class Multistep(Stepper):
 
     def solve(self, path: GaussianPath, times: Sequence[float], x: Tensor, draw: Draw) -> Solution:
         rows = self.plan(path.schedule, times)
-        if isinstance(rows[0].decay, Tensor):
+        if path.schedule.logsnr(torch.zeros(())).ndim:
             rows = tuple(_on_device(row, x) for row in rows)
         history: list[Tensor] = []
         previous, shift = x, None
@@ -216,9 +223,9 @@ def _is_zero(c: Coefficient) -> bool:
 
 
 def _plain(value: np.ndarray) -> Coefficient:
-    if np.ndim(value):
+    if np.ndim(value) and np.any(value):
         return torch.from_numpy(np.ascontiguousarray(value))
-    return float(value)
+    return float(np.max(value))  # zeros need no tensor, and no draw where they multiply noise
 
 
 def _compiled(

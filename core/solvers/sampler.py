@@ -95,6 +95,7 @@ class Sampler:
         Args:
             denoiser: what to sample from; its ``path`` sets prior, schedule and support.
             x_T: the state to start from, (B, *), or the shape of it: then the prior is drawn. Dicts for joint paths.
+                A given state is projected on the support.
             generator: seed, ``torch.Generator`` or ``NoiseSource``; may be omitted if nothing random is needed.
             mask: support mask(s).
             condition: passed to the network.
@@ -102,7 +103,8 @@ class Sampler:
             callback: called as ``callback(step, steps, t, x)`` before each step; an exception interrupts the run.
 
         Raises:
-            ValueError: if noise is needed and no generator is given, or shapes and ids do not fit.
+            ValueError: if noise is needed and no generator is given, shapes and ids do not fit, the schedule is
+                singular at the start, or the steppers of a joint path do not evaluate at the same times.
         """
         begin = time.perf_counter()
         path = denoiser.path
@@ -133,20 +135,21 @@ class Sampler:
             solutions[name] = steppers[name].solve(
                 component,
                 times,
-                x - _offset(component, times[0], x),
+                _start(component, times[0], x, masks.get(name)),
                 _drawer(component, x, component_source, masks.get(name)),
             )
-            states[name] = x
 
         denoiser.reset()
         rows_before, calls, last_step = denoiser.rows, 0, -1
         reply: dict[str, Tensor | None] = dict.fromkeys(components)
         finished: dict[str, Tensor] = {}
         while True:
-            t, step = times[-1], len(times) - 1
+            asked, step = set(), len(times) - 1
             for name, solution in solutions.items():
+                t = times[-1]
                 try:
                     x, t, step = solution.send(reply[name])  # pyright: ignore[reportArgumentType]
+                    asked.add(t)
                 except StopIteration as stop:
                     finished[name] = stop.value
                     x = stop.value
@@ -154,6 +157,9 @@ class Sampler:
                 states[name] = x if isinstance(offset, float) else x + offset
             if finished:
                 break
+            if len(asked) > 1:
+                raise ValueError(f"the steppers of a joint path evaluate at different times: {sorted(asked)}")
+            t = asked.pop()
             if callback is not None and step > last_step:
                 callback(step, len(times) - 1, t, states if joint else states[""])
             last_step = max(step, last_step)
@@ -169,6 +175,16 @@ class Sampler:
 
 def _device(denoiser: BaseDenoiser) -> torch.device:
     return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+
+
+def _start(path: Any, t: float, x: Tensor, mask: Tensor | None) -> Tensor:
+    """The state a solver starts from: centered, on its support."""
+    if isinstance(path, CategoricalPath):
+        return path.clean(x, mask)
+    if not bool(torch.isfinite(path.schedule.logsnr(torch.tensor(t, dtype=torch.float64))).all()):
+        name, end = type(path.schedule).__name__, path.schedule.t_max
+        raise ValueError(f"{name} is singular at t={t}: start at most at its t_max={end}")
+    return path.support.project(x - _offset(path, t, x), mask)
 
 
 def _required(source: NoiseSource | None) -> NoiseSource:

@@ -58,7 +58,7 @@ class StochasticHeun(Stepper):
     Two evaluations per step (one in a last step to clean data).
 
     Args:
-        churn: S_churn, noise added in total over the steps; 0 is deterministic.
+        churn: S_churn, noise added in total over the steps, never beyond the first level; 0 is deterministic.
         noise_min, noise_max: range of sigma/alpha in which noise is added.
         noise_scale: S_noise, standard deviation of the added noise.
     """
@@ -72,6 +72,8 @@ class StochasticHeun(Stepper):
         schedule = path.schedule
         steps = len(times) - 1
         alpha, sigma, _ = schedule_values(schedule, times)
+        if alpha.ndim > 1:
+            raise ValueError("StochasticHeun needs a scalar schedule; use Multistep with a vector-valued one")
         levels = (sigma / alpha).tolist()
         top = levels[0]
         y = x / float(alpha[0])

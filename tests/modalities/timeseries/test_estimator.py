@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fourfold.modalities.timeseries import TSDiffEstimator, TSDiffPredictor
+from gluonts.dataset.common import ListDataset
+from gluonts.dataset.split import split
+from gluonts.ev.metrics import MeanWeightedSumQuantileLoss
+from gluonts.model import evaluate_model
+from gluonts.model.predictor import Predictor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def estimator(folder: Path, freq: str = "h", **kwargs: object) -> TSDiffEstimator:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "default_root_dir": str(folder)}
+    return TSDiffEstimator(
+        freq=freq,
+        prediction_length=6,
+        context_length=18,
+        model={"hidden": 8, "modes": 2, "blocks": 1, "sampling_steps": 4, "calendar": ["hour_of_day", "month_of_year"]},
+        batch_size=8,
+        num_batches_per_epoch=3,
+        num_samples=11,
+        trainer_kwargs={"max_epochs": 2, "accelerator": "cpu", **quiet},
+        **kwargs,
+    )
+
+
+def dataset(freq: str = "h", lengths: tuple[int, ...] = (60, 45)) -> ListDataset:
+    rng = np.random.default_rng(0)
+    targets = [np.sin(np.arange(n) / 4) + 3 + 0.1 * rng.normal(size=n) for n in lengths]
+    targets[0][10:14] = np.nan
+    return ListDataset(
+        [{"target": t, "start": "2021-03-01", "item_id": f"item{i}"} for i, t in enumerate(targets)], freq=freq
+    )
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> TSDiffPredictor:
+    made = estimator(tmp_path_factory.mktemp("fit")).train(dataset(), validation_data=dataset(), cache_data=True)
+    assert isinstance(made, TSDiffPredictor)
+    return made
+
+
+def test_forecasts_are_what_gluonts_expects(predictor: TSDiffPredictor) -> None:
+    made = list(predictor.predict(dataset()))
+    assert [f.samples.shape for f in made] == [(11, 6)] * 2
+    assert [f.item_id for f in made] == ["item0", "item1"]
+    assert made[0].start_date == pd.Period("2021-03-01", freq="h") + 60
+    for count in (1, 7, 23):
+        assert {f.num_samples for f in predictor.predict(dataset(), num_samples=count)} == {count}
+    assert np.isfinite(made[0].quantile(0.9)).all()
+
+
+def test_serialise_round_trip_is_identical(predictor: TSDiffPredictor, tmp_path: Path) -> None:
+    predictor.serialize(tmp_path)
+    loaded = Predictor.deserialize(tmp_path)
+    assert isinstance(loaded, TSDiffPredictor)
+    for ours, theirs in zip(predictor.predict(dataset()), loaded.predict(dataset()), strict=True):
+        assert np.array_equal(ours.samples, theirs.samples)
+        assert ours.start_date == theirs.start_date and ours.item_id == theirs.item_id
+
+
+def test_evaluate_model_and_training_on(predictor: TSDiffPredictor, tmp_path: Path) -> None:
+    _, template = split(dataset(), offset=-12)
+    test_data = template.generate_instances(prediction_length=6, windows=2)
+    table = evaluate_model(
+        predictor, test_data=test_data, metrics=[MeanWeightedSumQuantileLoss(quantile_levels=[0.1, 0.5, 0.9])], axis=None
+    )
+    assert np.isfinite(table["mean_weighted_sum_quantile_loss"].iloc[0])
+    further = estimator(tmp_path).train_from(predictor, dataset())
+    assert isinstance(further, TSDiffPredictor)
+    assert not np.array_equal(next(further.predict(dataset())).samples, next(predictor.predict(dataset())).samples)
+
+
+@pytest.mark.parametrize("freq", ["30min", "B", "W-SUN", "M", "QE", "D"])
+def test_any_frequency(freq: str, tmp_path: Path) -> None:
+    freq = {"QE": "Q"}.get(freq, freq)
+    made = list(estimator(tmp_path, freq).train(dataset(freq)).predict(dataset(freq)))
+    assert made[1].start_date == pd.Period("2021-03-01", freq=freq) + 45 and made[1].samples.shape == (11, 6)
+
+
+def test_short_series_are_counted_and_reported(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 of 3 series left out of training, shorter than 24 steps: item1, item2"):
+        estimator(tmp_path).train(dataset(lengths=(60, 20, 23)))
+    with pytest.raises(ValueError, match="choose a shorter context_length"):
+        estimator(tmp_path).train(dataset(lengths=(20, 23)))
+
+
+def test_training_is_reproducible_and_seeded(tmp_path: Path) -> None:
+    one, two, other = (
+        next(estimator(tmp_path / str(i), seed=seed).train(dataset()).predict(dataset())).samples
+        for i, seed in enumerate((3, 3, 4))
+    )
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
