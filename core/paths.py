@@ -133,6 +133,17 @@ class Centered(GaussianPath):
         beta = 1 - self.schedule.alpha(t) if self.weight is None else self.weight(t)
         return expand(beta, t, x).to(x.dtype) * self.center
 
+    def prior(self, like: Tensor, source: NoiseSource, mask: Tensor | None = None, key: int = 0) -> Tensor:
+        """A state at t_max with the signal left there taken at the center.
+
+        :math:`(\\alpha + \\beta) y + \\sigma \\epsilon`: for the default weight :math:`y + \\sigma \\epsilon`, as in
+        SGMSE+ and IR-SDE.
+        """
+        x = super().prior(like, source, mask, key)
+        t = torch.tensor(self.schedule.t_max, dtype=torch.float64)
+        left = expand(self.schedule.alpha(t), t, x).to(x) * self.center
+        return x + (left if mask is None else torch.where(self.support.real(x, mask), left, 0))
+
 
 class JointPath:
     """Named components, each with its own path, at one common time. States and masks are dicts with the same keys.

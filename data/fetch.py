@@ -73,9 +73,7 @@ def fetch(file: RemoteFile, root: str | Path | None = None) -> Path:
         for url in file.urls:
             try:
                 # Pooch downloads beside the target and renames only after the check.
-                pooch.retrieve(
-                    url, f"sha256:{file.sha256}", fname=path.name, path=path.parent
-                )
+                pooch.retrieve(url, f"sha256:{file.sha256}", fname=path.name, path=path.parent)
             except (OSError, ValueError) as error:
                 problems.append(f"{url}: {' '.join(str(error).split())}")
             else:

@@ -75,6 +75,10 @@ class LastCheckpoint(Checkpoint):
             parameters[name].grad = gradient.to(parameters[name].device)
         self._gradients = {}
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # The step that loggers show; Lightning counts one too many after resuming at an epoch's end.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

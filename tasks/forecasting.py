@@ -46,7 +46,8 @@ class ForecastingTask(DiffusionTask):
         warmup_steps: Optimiser steps of linear warm-up of the learning rate.
         decay_steps: If given, the rate falls to zero at this step, as half a cosine; otherwise it stays constant.
         ema_decay: Decay of the averaged weights; 0 trains without averaging.
-        skip_nonfinite: How many steps in a row with a NaN or infinite loss or gradient are left out before the run stops.
+        skip_nonfinite: How many steps in a row with a NaN or infinite loss or gradient are left out before the run
+            stops.
         picture_samples: Samples per forecast in the pictures drawn while training; 0 draws none.
         seed: Seed of all noise; the command line sets it from `seed_everything`.
     """
@@ -76,7 +77,9 @@ class ForecastingTask(DiffusionTask):
             return {}
         # Held-out ends of the training series, never the test entries.
         horizon = self.model().prediction_length
-        shown = [e for e in datamodule.data.train if np.isfinite(_recent(e, horizon, self.model().context_length)).any()][:4]
+        shown = [
+            e for e in datamodule.data.train if np.isfinite(_recent(e, horizon, self.model().context_length)).any()
+        ][:4]
         if not shown:
             return {}
         known = list(histories([{**e, "target": e["target"][:-horizon]} for e in shown]))
@@ -112,7 +115,10 @@ class ForecastingTask(DiffusionTask):
         chosen = np.linspace(0, len(known) - 1, min(6, len(known))).round().astype(int)
         charts = [_chart(known[i], samples[i], truth[i]) for i in chosen]
         save_figure(fan_charts(charts, title=f"{data.name}: {num_samples} samples"), out / "forecasts.png")
-        print(f"{data.protocol}\nseed {seed}, {num_samples} samples, season {data.season}, {len(known)} forecasts", flush=True)
+        print(
+            f"{data.protocol}\nseed {seed}, {num_samples} samples, season {data.season}, {len(known)} forecasts",
+            flush=True,
+        )
         return table
 
 
@@ -154,7 +160,8 @@ class ForecastingTrainer(TaskTrainer):
             csv_samples: Also write every sample into samples.csv.
         """
         data = self.prepare(model, datamodule, ckpt_path)
-        assert isinstance(model, ForecastingTask) and isinstance(data, ForecastingDataModule)
+        assert isinstance(model, ForecastingTask)
+        assert isinstance(data, ForecastingDataModule)
         folder = self._out(out, "forecasts")
         known = _forecastable(list(histories(data.future)), model.model().context_length)
         with torch.no_grad():
@@ -201,14 +208,13 @@ def main(args: Sequence[str] | None = None) -> int:
     # Business-day periods are what GluonTS uses; pandas announces their end with every touch.
     warnings.filterwarnings("ignore", message=".*(BDay|PeriodDtype).*deprecated", category=FutureWarning)
     words = _spell_out(list(sys.argv[1:] if args is None else args))
-    if words and words[0] == "predict" and (csv := _value(words, "--data.csv")) is not None:
-        if _value(words, "--run") is None and _value(words, "--ckpt_path") is None:
-            words = _train_first(words, csv)
-            if not words:
-                return 1
-    return run_cli(
-        "forecasting", ForecastingTask, ForecastingDataModule, words, trainer_class=ForecastingTrainer
-    )
+    csv = _value(words, "--data.csv")
+    trained = _value(words, "--run") or _value(words, "--ckpt_path")
+    if words[:1] == ["predict"] and csv and not trained:
+        words = _train_first(words, csv)
+        if not words:
+            return 1
+    return run_cli("forecasting", ForecastingTask, ForecastingDataModule, words, trainer_class=ForecastingTrainer)
 
 
 def _train_first(words: list[str], csv: str) -> list[str]:
@@ -287,10 +293,18 @@ def _write(
     stacked = np.stack(samples)
     levels = quantiles(stacked, QUANTILE_COLUMNS)
     files = [folder / "samples.npz", folder / "quantiles.csv"]
-    np.savez(files[0], samples=stacked, item_id=np.array(names), dates=np.array([d.astype(str) for d in dates], dtype=np.str_), seed=seed)
+    np.savez(
+        files[0],
+        samples=stacked,
+        item_id=np.array(names),
+        dates=np.array([d.astype(str) for d in dates], dtype=np.str_),
+        seed=seed,
+    )
     rows = [
-        pd.DataFrame({"item_id": name, "time": when.astype(str), "mean": drawn.mean(axis=0)}
-                     | {f"q{level:g}": q[i] for i, level in enumerate(QUANTILE_COLUMNS)})
+        pd.DataFrame(
+            {"item_id": name, "time": when.astype(str), "mean": drawn.mean(axis=0)}
+            | {f"q{level:g}": q[i] for i, level in enumerate(QUANTILE_COLUMNS)}
+        )
         for name, when, drawn, q in zip(names, dates, samples, levels, strict=True)
     ]
     pd.concat(rows).to_csv(files[1], index=False)

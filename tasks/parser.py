@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from . import names
 
 _KEY = re.compile(r"[Oo]ption '([\w.]+)'|[Kk]ey \"([\w.]+)\"|[Kk]ey '([\w.]+)'|(?<!\w)--([\w.]+)")
+_SECTIONS = ("trainer", "model", "data")
 _CLASS = re.compile(r"class_path '([\w.]+)'")
 _NO_SUCH_CLASS = re.compile(r"dot import path string: (\w+)")
 
@@ -38,6 +39,9 @@ class NamedConfig(ActionConfigFile):
             return
         if not isinstance(content, dict):
             raise TypeError(f"{path} must hold keys and values, not a {type(content).__name__}")
+        for section in _SECTIONS:
+            if not isinstance(content.get(section), dict | str | None):
+                raise TypeError(f"{path}: {section!r} must hold keys and values, not {content[section]}")
         super().__call__(parser, cfg, str(path), option_string)
 
 

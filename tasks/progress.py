@@ -25,6 +25,14 @@ class PlainProgress(ProgressBar):
         self._first_step = 0
         self._enabled = True
 
+    @property
+    def is_enabled(self) -> bool:
+        return self._enabled
+
+    @property
+    def is_disabled(self) -> bool:
+        return not self._enabled
+
     def disable(self) -> None:
         self._enabled = False
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -126,29 +127,28 @@ class Multistep(Stepper):
         limit = self.order
         if self.eta > 0:  # extrapolating features that hold replaced noise would blow up at few steps
             limit = min(limit, max(1, steps // 3)) if isinstance(coordinate, DataCoordinate) else 1
-        rows = []
-        for i in range(steps):
-            order = min(limit, i + 1)
-            if self.lower_order_final:
-                order = min(order, steps - i)
-            p, q = coordinate.feature(alpha[i], sigma[i])
-            if np.all(sigma[i + 1] == 0):  # the last step to clean data: x = alpha D
-                row = _compiled(p, q, -p / q * alpha[i + 1], [alpha[i + 1] / q], np.zeros_like(p), [])
-            else:
-                row = self._row(coordinate, alpha, sigma, logsnr, i, order, steps)
-            rows.append(row)
+        orders = [min(limit, i + 1, steps - i if self.lower_order_final else limit) for i in range(steps)]
+        to_clean = bool(np.all(sigma[-1] == 0))
+        rows: list[Row] = []
+        for order, run in groupby(range(steps - to_clean), orders.__getitem__):
+            rows += self._rows(coordinate, alpha, sigma, logsnr, np.array(list(run)), order)
+        # nothing follows, or a data prediction, which forgets the state it was made at: not worth correcting
+        rows[-1:] = [row._replace(corrector=()) for row in rows[-1:]]
+        if to_clean:  # x = alpha D
+            nothing = np.zeros_like(alpha[-1:])
+            rows += _compiled(nothing, nothing + 1, nothing, [alpha[-1:]], nothing, [])
         return tuple(rows)
 
-    def _row(
+    def _rows(
         self,
         coordinate: Coordinate,
         alpha: np.ndarray,
         sigma: np.ndarray,
         logsnr: np.ndarray,
-        i: int,
+        i: np.ndarray,
         order: int,
-        steps: int,
-    ) -> Row:
+    ) -> list[Row]:
+        """The steps i, all of one order, at once."""
         h = logsnr[i + 1] - logsnr[i]
         eta_h = self.eta * h
         if self.ddim_eta:
@@ -173,7 +173,7 @@ class Multistep(Stepper):
         if self.extrapolation != "lagrange" and order > 1:
             weights = self._public_weights(kernel, begin, end, history)
         corrector: list[np.ndarray] = []
-        if self.corrector and i + 1 < steps and (self.eta == 0 or isinstance(coordinate, DataCoordinate)):
+        if self.corrector and (self.eta == 0 or isinstance(coordinate, DataCoordinate)):
             # the stochastic end point is not on the deterministic trajectory: its feature sits at the true next time
             new = coordinate.node(alpha[i + 1], sigma[i + 1])
             corrector = _integrate(kernel, begin, end, [new, *history])
@@ -222,10 +222,12 @@ def _is_zero(c: Coefficient) -> bool:
     return isinstance(c, float) and c == 0.0
 
 
-def _plain(value: np.ndarray) -> Coefficient:
-    if np.ndim(value) and np.any(value):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return float(np.max(value))  # zeros need no tensor, and no draw where they multiply noise
+def _split(values: np.ndarray) -> list[Coefficient]:
+    """One coefficient per step: a float, or a tensor for vector-valued schedules."""
+    if values.ndim == 1:
+        return values.tolist()
+    # zeros need no tensor, and no draw where they multiply noise
+    return [torch.from_numpy(np.ascontiguousarray(v)) if np.any(v) else 0.0 for v in values]
 
 
 def _compiled(
@@ -235,15 +237,11 @@ def _compiled(
     weights: Sequence[np.ndarray],
     noise: np.ndarray,
     corrector: Sequence[np.ndarray],
-) -> Row:
-    return Row(
-        _plain(p),
-        _plain(q),
-        _plain(decay),
-        tuple(_plain(w) for w in weights),
-        _plain(noise),
-        tuple(_plain(w) for w in corrector),
-    )
+) -> list[Row]:
+    """Rows from arrays with one entry per step."""
+    predictors, correctors = (list(zip(*map(_split, group), strict=True)) for group in (weights, corrector))
+    columns = _split(p), _split(q), _split(decay), predictors, _split(noise), correctors or [()] * len(p)
+    return [Row(*row) for row in zip(*columns, strict=True)]
 
 
 def _on_device(row: Row, like: Tensor) -> Row:

@@ -194,6 +194,8 @@ def _required(source: NoiseSource | None) -> NoiseSource:
 
 
 def _offset(path: Any, t: float, x: Tensor) -> Tensor | float:
+    if type(path) is GaussianPath:
+        return 0.0  # most paths: no need for a tensor in every step
     if isinstance(path, GaussianPath):
         return path.offset(torch.tensor(t, dtype=torch.float64), x)
     return 0.0 if x.dtype.is_floating_point else x.new_zeros(())

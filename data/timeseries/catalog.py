@@ -1,8 +1,8 @@
 """Named data sets, with the splits their publications use.
 
 The eight sets of the TSDiff paper come from GluonTS' repository, which needs the network once, or from files on disk:
-`ROOT/NAME/` or `ROOT/NAME.tar.gz` holding `train/*.json` and `test/*.json`, one JSON object `{"start", "target"}` per line, as GluonTS
-writes them. The two embedded sets come with pip (:mod:`.embedded`).
+`ROOT/NAME/` or `ROOT/NAME.tar.gz` holding `train/*.json` and `test/*.json`, one JSON object `{"start", "target"}` per
+line, as GluonTS writes them. The two embedded sets come with pip (:mod:`.embedded`).
 """
 
 import gzip
@@ -15,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import DataError
-from .collection import Entry, ForecastingData, entry
+from .collection import Entry, ForecastingData, entry, first_period
 from .embedded import pedestrian, vic_elec
 
 __all__ = ["DATASETS", "RepositorySet", "data_root", "dataset_names", "load_dataset"]
@@ -70,8 +69,8 @@ def data_root(root: str | Path | None = None) -> Path:
 def load_dataset(name: str, root: str | Path | None = None) -> ForecastingData:
     """Loads a data set with its split.
 
-    Looks for `ROOT/NAME`, `ROOT/NAME.tar.gz` and the same below `ROOT/timeseries`, then asks GluonTS' repository, which keeps its
-    download in `ROOT/timeseries`.
+    Looks for `ROOT/NAME`, `ROOT/NAME.tar.gz` and the same below `ROOT/timeseries`, then asks GluonTS' repository,
+    which keeps its download in `ROOT/timeseries`.
 
     Args:
         name: one of :func:`dataset_names`.
@@ -104,7 +103,8 @@ def _assemble(name: str, facts: RepositorySet, train: list[Entry], test: list[En
         season=facts.season,
         train=train,
         test=test,
-        protocol=f"{name} (GluonTS split): {len(train)} training series, {len(test)} test entries, the last {horizon} steps of each",
+        protocol=f"{name} (GluonTS split): {len(train)} training series, {len(test)} test entries, "
+        f"the last {horizon} steps of each",
         licence=facts.licence,
     )
 
@@ -119,11 +119,13 @@ def _read_part(path: Path, part: str, facts: RepositorySet) -> list[Entry]:
                 record = json.loads(line)
                 target = [np.nan if v in (None, "NaN") else v for v in record["target"]]
                 item_id = str(record.get("item_id", len(entries)))
-                entries.append(entry(target, _period(record["start"], facts.freq), item_id))
+                entries.append(entry(target, first_period(record["start"], facts.freq), item_id))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{source}, line {number}: not a series with `start` and `target` ({error})") from error
     if not entries:
-        raise DataError(f"{path} holds no {part} series: expected {part}/*.json (or *.json.gz) with one JSON object per line")
+        raise DataError(
+            f"{path} holds no {part} series: expected {part}/*.json (or *.json.gz) with one JSON object per line"
+        )
     return entries
 
 
@@ -154,7 +156,8 @@ def _download(name: str, facts: RepositorySet, folder: Path) -> tuple[list[Entry
         return _from_gluonts(found.train, facts), _from_gluonts(found.test, facts)
     except Exception as error:  # the repository's own recipes raise whatever urllib, pandas or json raise
         raise DataError(
-            f"the data set {name!r} is neither at {folder / name} nor {folder / name}.tar.gz, and fetching it through GluonTS failed: "
+            f"the data set {name!r} is neither at {folder / name} nor {folder / name}.tar.gz, and fetching it through "
+            "GluonTS failed: "
             f"{type(error).__name__}: {str(error)[:200]}; put the files there, or point data.root at them"
         ) from error
 
@@ -162,10 +165,6 @@ def _download(name: str, facts: RepositorySet, folder: Path) -> tuple[list[Entry
 def _from_gluonts(dataset: Any, facts: RepositorySet) -> list[Entry]:
     # The repository numbers rolling windows on: item_id is kept only if it is given.
     return [
-        entry(record["target"], _period(record["start"], facts.freq), str(record.get("item_id", index)))
+        entry(record["target"], first_period(record["start"], facts.freq), str(record.get("item_id", index)))
         for index, record in enumerate(dataset)
     ]
-
-
-def _period(start: Any, freq: str) -> pd.Period:
-    return start if isinstance(start, pd.Period) else pd.Period(str(start), freq=freq)

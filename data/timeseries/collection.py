@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Entry", "ForecastingData", "entry", "judgeable", "rolling_windows", "truth_of"]
+__all__ = ["Entry", "ForecastingData", "entry", "first_period", "judgeable", "rolling_windows", "truth_of"]
 
 Entry = dict[str, Any]
 """A GluonTS data entry: `target` (float64, NaN where missing), `start` (pd.Period) and `item_id`."""
@@ -56,6 +56,20 @@ def entry(target: NDArray[np.floating] | Sequence[float], start: pd.Period, item
     return {"target": np.asarray(target, dtype=np.float64), "start": start, "item_id": item_id}
 
 
+def first_period(start: Any, freq: str) -> pd.Period:
+    """The period of the given frequency that a date, a text or a period names.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    if isinstance(start, pd.Period):
+        return start
+    period = pd.Period(str(start), freq=freq)
+    if not isinstance(period, pd.Period):
+        raise ValueError(f"{start!r} is not a date")
+    return period
+
+
 def truth_of(test: Sequence[Entry], prediction_length: int) -> NDArray[np.float64]:
     """The last `prediction_length` values of every entry, shape `(N, H)`."""
     return np.stack([e["target"][-prediction_length:] for e in test])
@@ -84,8 +98,8 @@ def rolling_windows(
     for e in series:
         if len(e["target"]) <= held_out:
             raise DataError(
-                f"series {e['item_id']!r} has {len(e['target'])} values; {windows} windows of {prediction_length} steps, "
-                f"{distance} apart, hold out {held_out} and leave none to train on: use fewer windows"
+                f"series {e['item_id']!r} has {len(e['target'])} values; {windows} windows of {prediction_length} "
+                f"steps, {distance} apart, hold out {held_out} and leave none to train on: use fewer windows"
             )
     train = [{**e, "target": e["target"][:-held_out]} for e in series]
     test = []
@@ -103,11 +117,15 @@ def judgeable(test: Sequence[Entry], prediction_length: int, recent: int) -> tup
         recent: steps before the horizon of which at least one must be observed.
 
     Returns:
-        The entries with some observed value in the horizon and among the `recent` steps before it, and how many were left out.
+        The entries with some observed value in the horizon and among the `recent` steps before it, and how many were
+        left out.
     """
     kept = []
     for e in test:
-        horizon, before = e["target"][-prediction_length:], e["target"][-prediction_length - recent : -prediction_length]
+        horizon, before = (
+            e["target"][-prediction_length:],
+            e["target"][-prediction_length - recent : -prediction_length],
+        )
         if np.isfinite(horizon).any() and np.isfinite(before).any():
             kept.append(e)
     return kept, len(test) - len(kept)

@@ -1,4 +1,5 @@
-"""The Lightning data module of forecasting: named data sets or a user's CSV file, random training windows, held-out validation."""
+"""The Lightning data module of forecasting: named data sets or a user's CSV file, random training windows, held-out
+validation."""
 
 import warnings
 from typing import Any, Protocol
@@ -94,7 +95,8 @@ class ForecastingDataModule(LightningDataModule):
 
     @property
     def future(self) -> list[Entry]:
-        """What `predict` forecasts: whole series of a CSV file; for named sets the latest test window without its truth."""
+        """What `predict` forecasts: whole series of a CSV file; for named sets the latest test window without its
+        truth."""
         return self._future
 
     def bind(self, model: WindowedModel) -> None:
@@ -112,8 +114,9 @@ class ForecastingDataModule(LightningDataModule):
                 self._future = _latest(self._data)
             if self._data.prediction_length != model.prediction_length:
                 raise DataError(
-                    f"the data set {self._data.name!r} is judged on {self._data.prediction_length} steps, the model forecasts "
-                    f"{model.prediction_length}: set model.adapter's prediction_length={self._data.prediction_length}"
+                    f"the data set {self._data.name!r} is judged on {self._data.prediction_length} steps, the model "
+                    f"forecasts {model.prediction_length}: set model.adapter's prediction_length="
+                    f"{self._data.prediction_length}"
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -146,7 +149,9 @@ class ForecastingDataModule(LightningDataModule):
         model = self._model()
         length = model.context_length + model.prediction_length
         parts = [part for e in self.data.test for part in split_series([e], *_lengths(model), 0, model.calendar)[0]]
-        ends = [Part(p.values[-length:], p.level, None if p.covariates is None else p.covariates[-length:]) for p in parts]
+        ends = [
+            Part(p.values[-length:], p.level, None if p.covariates is None else p.covariates[-length:]) for p in parts
+        ]
         return eval_loader(ValidationWindows(ends, length, length), batch_size=self.batch_size)
 
     def _split(self) -> tuple[list[Part], list[Part]]:
@@ -161,7 +166,8 @@ class ForecastingDataModule(LightningDataModule):
         return self._parts
 
     def _from_csv(self, horizon: int) -> tuple[ForecastingData, list[Entry]]:
-        assert self.csv is not None and self.target is not None
+        assert self.csv is not None
+        assert self.target is not None
         table = read_csv(self.csv, self.target, self.time, self.item, self.freq)
         for note in table.notes:
             warnings.warn(f"{self.csv}: {note}", UserWarning, stacklevel=2)
@@ -178,8 +184,8 @@ class ForecastingDataModule(LightningDataModule):
             season=season,
             train=train,
             test=test,
-            protocol=f"{self.csv}, column {self.target!r}: {len(table.series)} series, freq {table.freq}, {self.test_windows} rolling "
-            f"window(s) of {horizon} steps at the end of each, trained on what precedes them",
+            protocol=f"{self.csv}, column {self.target!r}: {len(table.series)} series, freq {table.freq}, "
+            f"{self.test_windows} rolling window(s) of {horizon} steps at the end of each, trained on what precedes",
             notes=table.notes,
         )
         return data, table.series

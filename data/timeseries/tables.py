@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .collection import Entry, entry
+from .collection import Entry, entry, first_period
 
 __all__ = ["TableSeries", "read_csv", "series_from_frame"]
 
@@ -62,20 +63,21 @@ def series_from_frame(
 ) -> TableSeries:
     """Series out of a table in long format.
 
-    Dates that are absent between the first and the last of a series become missing values. Series without any value are left
-    out and reported.
+    Dates that are absent between the first and the last of a series become missing values. Series without any value
+    are left out and reported.
 
     Args:
         frame: the table.
         target: column of the values.
-        time: column of the dates; default: the index if it holds dates, else the first column of which every value is a date.
+        time: column of the dates; default: the index if it holds dates, else the first column of which every value is
+            a date.
         item: column that tells several series apart.
         freq: pandas frequency (`h`, `30min`, `B`, `W`, `ME`, ...); default: inferred from the dates.
         source: what to call the table in messages.
 
     Raises:
-        DataError: for a missing column, dates that cannot be read, duplicate dates, values that are not numbers, dates off the
-            frequency, or if no series has a value.
+        DataError: for a missing column, dates that cannot be read, duplicate dates, values that are not numbers, dates
+            off the frequency, or if no series has a value.
     """
     for role, column in (("target", target), ("time", time), ("item", item)):
         if column is not None and column not in frame.columns:
@@ -84,15 +86,19 @@ def series_from_frame(
             known = ", ".join(repr(str(c)) for c in frame.columns)
             raise DataError(f"{source} has no column {column!r} (asked for as {role}); it has {known}{hint}")
     stamps = _stamps(frame, target, time, item, source)
-    values = pd.to_numeric(frame[target], errors="coerce")
+    values = pd.Series(pd.to_numeric(frame[target], errors="coerce"), index=frame.index)
     bad = values.isna() & frame[target].notna() & (frame[target].astype(str).str.strip() != "")
     if bad.any():
         row = int(np.flatnonzero(bad.to_numpy())[0])
-        raise DataError(f"{source}, data row {row + 1}: column {target!r} holds {frame[target].iloc[row]!r}, not a number")
+        raise DataError(
+            f"{source}, data row {row + 1}: column {target!r} holds {frame[target].iloc[row]!r}, not a number"
+        )
     names = pd.Series(target, index=frame.index) if item is None else frame[item].astype(str)
     table = pd.DataFrame({"name": names.to_numpy(), "stamp": stamps.to_numpy(), "value": values.to_numpy(np.float64)})
     _refuse_duplicates(table, source, item)
-    groups = [(str(name), rows.set_index("stamp")["value"].sort_index()) for name, rows in table.groupby("name", sort=True)]
+    groups = [
+        (str(name), rows.set_index("stamp")["value"].sort_index()) for name, rows in table.groupby("name", sort=True)
+    ]
     notes: list[str] = []
     if freq is None:
         freq = _infer(groups, source)
@@ -104,7 +110,7 @@ def series_from_frame(
             continue
         regular = _regular(rows, freq, name, source)
         gaps += int(regular.isna().sum())
-        start = regular.index[0]
+        start = first_period(regular.index[0], freq)
         series.append(entry(regular.to_numpy(np.float64), start, name))
     if empty:
         notes.append(f"{len(empty)} of {len(groups)} series left out, without any value: {', '.join(empty[:5])}")
@@ -128,15 +134,21 @@ def _stamps(frame: pd.DataFrame, target: str, time: str | None, item: str | None
                     break
         if time is None:
             known = ", ".join(repr(str(c)) for c in frame.columns)
-            raise DataError(f"{source} has no column of dates that can be recognised; name it with --time (columns: {known})")
+            raise DataError(
+                f"{source} has no column of dates that can be recognised; name it with --time (columns: {known})"
+            )
     column = frame[time]
     try:
-        stamps = pd.to_datetime(column, format="ISO8601" if column.dtype == object or str(column.dtype) == "str" else None)
+        stamps = pd.to_datetime(
+            column, format="ISO8601" if column.dtype == object or str(column.dtype) == "str" else None
+        )
     except (ValueError, TypeError):
         stamps = pd.to_datetime(column, errors="coerce", format="mixed")
     if stamps.isna().any():
         row = int(np.flatnonzero(stamps.isna().to_numpy())[0])
-        raise DataError(f"{source}, data row {row + 1}: column {time!r} holds {column.iloc[row]!r}, which is not a date")
+        raise DataError(
+            f"{source}, data row {row + 1}: column {time!r} holds {column.iloc[row]!r}, which is not a date"
+        )
     return stamps.dt.tz_convert("UTC").dt.tz_localize(None) if stamps.dt.tz is not None else stamps
 
 
@@ -145,27 +157,33 @@ def _refuse_duplicates(table: pd.DataFrame, source: str, item: str | None) -> No
     if double.any():
         first = table[double].iloc[0]
         hint = "" if item is not None else "; if the file holds several series, name their column with --item"
-        raise DataError(f"{source}: {int(double.sum())} duplicate dates, the first is {first['stamp']} of {first['name']!r}{hint}")
+        raise DataError(
+            f"{source}: {int(double.sum())} duplicate dates, the first is {first['stamp']} of {first['name']!r}{hint}"
+        )
 
 
-def _infer(groups: list[tuple[str, pd.Series]], source: str) -> str:
+def _infer(groups: list[tuple[str, Any]], source: str) -> str:
     for _, rows in sorted(groups, key=lambda group: -len(group[1])):
         index = pd.DatetimeIndex(rows.index)
         if len(index) >= 3 and (freq := pd.infer_freq(index)) is not None:
             return freq
     steps = pd.Series(np.concatenate([np.diff(rows.index.to_numpy()) for _, rows in groups]))
     if steps.empty:
-        raise DataError(f"{source} is too short to see the frequency of its dates: name it with --freq (for example h, D, B, W)")
+        raise DataError(
+            f"{source} is too short to see the frequency of its dates: name it with --freq (for example h, D, B, W)"
+        )
     usual, share = steps.mode().iloc[0], float((steps == steps.mode().iloc[0]).mean())
     if share < 0.5:
         raise DataError(
             f"{source}: the dates have no regular frequency (the most common step, {pd.Timedelta(usual)}, makes up "
             f"{share:.0%}); name it with --freq, or resample the data"
         )
-    return pd.tseries.frequencies.to_offset(pd.Timedelta(usual)).freqstr  # pyright: ignore[reportOptionalMemberAccess]
+    step = pd.Timedelta(usual)
+    assert isinstance(step, pd.Timedelta)
+    return pd.tseries.frequencies.to_offset(step.to_pytimedelta()).freqstr  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _regular(rows: pd.Series, freq: str, name: str, source: str) -> pd.Series:
+def _regular(rows: Any, freq: str, name: str, source: str) -> pd.Series:
     try:
         periods = pd.DatetimeIndex(rows.index).to_period(_period_freq(freq))
     except (ValueError, AttributeError) as error:
@@ -173,7 +191,8 @@ def _regular(rows: pd.Series, freq: str, name: str, source: str) -> pd.Series:
     if periods.has_duplicates:
         twice = periods[periods.duplicated()][0]
         raise DataError(
-            f"{source}: series {name!r} has several values in the period {twice} of frequency {freq!r}: choose a finer --freq"
+            f"{source}: series {name!r} has several values in the period {twice} of frequency {freq!r}: "
+            "choose a finer --freq"
         )
     whole = pd.period_range(periods[0], periods[-1], freq=periods.freq)
     return pd.Series(rows.to_numpy(), index=periods).reindex(whole)

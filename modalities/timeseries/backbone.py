@@ -5,8 +5,8 @@ r"""Denoising network for windows of time series: a residual stack of gated stat
                      h <- h + W_h g,  skip <- skip + W_s g
     out = unpatch(W_2 relu(W_1 skip))                                    (W_2 starts at zero)
 
-after TSDiff (`Kollovieh et al. 2023 <https://arxiv.org/abs/2307.11494>`_) and DiffWave. Patches of p positions divide the
-length of the sequence, hence the cost, by p.
+after TSDiff (`Kollovieh et al. 2023 <https://arxiv.org/abs/2307.11494>`_) and DiffWave. Patches of p positions divide
+the length of the sequence, hence the cost, by p.
 """
 
 import math
@@ -102,7 +102,9 @@ class Backbone(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, *, mask: Tensor | None = None, condition: Condition | None = None
+    ) -> Tensor:
         """Evaluates the network.
 
         Args:

@@ -25,7 +25,8 @@ def naive(past: Sequence[NDArray[np.floating]], horizon: int) -> NDArray[np.floa
 
 
 def seasonal_naive(past: Sequence[NDArray[np.floating]], horizon: int, season: int) -> NDArray[np.float64]:
-    """Repeats the last season; a missing value is replaced by the latest observed one of the same phase, else by the last.
+    """Repeats the last season; a missing value is replaced by the latest observed one of the same phase, else by the
+    last.
 
     Args:
         past: N one-dimensional arrays.

@@ -1,7 +1,7 @@
 r"""Covariates that are known for any past or future date: the position in the hour, day, week and year.
 
-A GluonTS time feature v in [-1/2, 1/2] becomes sin and cos of 2 pi k v for k = 1 ... K, so that midnight is near midnight and a
-linear layer can express any smooth daily or weekly shape.
+A GluonTS time feature v in [-1/2, 1/2] becomes sin and cos of 2 pi k v for k = 1 ... K, so that midnight is near
+midnight and a linear layer can express any smooth daily or weekly shape.
 """
 
 from collections.abc import Sequence

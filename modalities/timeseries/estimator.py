@@ -1,7 +1,7 @@
 """TSDiff as a GluonTS estimator: `TSDiffEstimator(...).train(dataset).predict(dataset)`.
 
-GluonTS reloads the checkpoint with the lowest logged loss by its state dict alone. So the averaged weights are a submodule of the
-Lightning module, and nothing but plain values is kept as a hyper-parameter.
+GluonTS reloads the checkpoint with the lowest logged loss by its state dict alone. So the averaged weights are a
+submodule of the Lightning module, and nothing but plain values is kept as a hyper-parameter.
 """
 
 import json
@@ -125,7 +125,9 @@ class TSDiffLightningModule(pl.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         size = len(batch["target"])
-        loss = self.averaged.module.loss(batch, NoiseSource(hash_seed(self.seed, 1, batch_idx), range(size))).mean()
+        averaged = self.averaged.module
+        assert isinstance(averaged, TSDiff)
+        loss = averaged.loss(batch, NoiseSource(hash_seed(self.seed, 1, batch_idx), range(size))).mean()
         self.log("val_loss", loss, on_epoch=True, on_step=False, prog_bar=True, batch_size=size)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -150,7 +152,8 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         freq: pandas frequency of the data.
         prediction_length: horizon in steps.
         context_length: context in steps; default four horizons.
-        model: further arguments of :class:`TSDiff` (scaler, guidance, calendar, patch, ...; components or descriptions).
+        model: further arguments of :class:`TSDiff` (scaler, guidance, calendar, patch, ...; components or
+            descriptions).
         lr: peak learning rate.
         batch_size: windows per step.
         num_batches_per_epoch: steps per epoch.

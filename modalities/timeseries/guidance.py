@@ -1,18 +1,19 @@
 r"""Self-guidance: conditioning an unconditional model on what has been observed, at sampling time.
 
-The clean estimate f(x_t) of the model is compared with the observed entries y through an energy E, the negative logarithm of a
-likelihood, and the denoiser is steered down its gradient with respect to x_t:
+The clean estimate f(x_t) of the model is compared with the observed entries y through an energy E, the negative
+logarithm of a likelihood, and the denoiser is steered down its gradient with respect to x_t:
 
     squared error:  E = sum_m (y - f)^2                            (Gaussian noise)
     quantile:       E = sum_m max(q (y - f), (q - 1) (y - f))      (asymmetric Laplace noise)
 
-summed over the observed entries m. With quantile guidance every sample follows its own level q; S samples of a series take the
-levels (i + 1)/(S + 1), i = 0 ... S-1, in random order, so that any part of the samples is unbiased as well.
+summed over the observed entries m. With quantile guidance every sample follows its own level q; S samples of a series
+take the levels (i + 1)/(S + 1), i = 0 ... S-1, in random order, so that any part of the samples is unbiased as well.
 Source: `Kollovieh et al. 2023 <https://arxiv.org/abs/2307.11494>`_, section 3.2 (there with fixed order).
 
-The gradient of a squared error is the posterior covariance of the window times the residual: the right direction, but its length
-grows with the correlation of the data, so that no fixed scale is both stable and strong. :class:`LineSearchGuidance` chooses the
-step in closed form: along g = grad E the residual r = f - y on the observed entries is smallest at <r, g> / <g, g>.
+The gradient of a squared error is the posterior covariance of the window times the residual: the right direction, but
+its length grows with the correlation of the data, so that no fixed scale is both stable and strong.
+:class:`LineSearchGuidance` chooses the step in closed form: along g = grad E the residual r = f - y on the observed
+entries is smallest at <r, g> / <g, g>.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +26,15 @@ from torch import Tensor
 from ...core import BaseDenoiser, Condition, EnergyGuidance, GaussianPath, NoiseSource
 from ...core.guidance.wrapper import GuidedDenoiser
 
-__all__ = ["LineSearchDenoiser", "LineSearchGuidance", "ObservationEnergy", "QuantileGuidance", "SelfGuidance", "SquaredErrorGuidance", "quantile_levels"]
+__all__ = [
+    "LineSearchDenoiser",
+    "LineSearchGuidance",
+    "ObservationEnergy",
+    "QuantileGuidance",
+    "SelfGuidance",
+    "SquaredErrorGuidance",
+    "quantile_levels",
+]
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,8 @@ class QuantileGuidance(SelfGuidance):
 
 @dataclass(frozen=True)
 class SquaredErrorGuidance(SelfGuidance):
-    """Squared error; all samples follow the observations themselves. Needs much smaller scales than the quantile energy."""
+    """Squared error; all samples follow the observations themselves. Needs much smaller scales than the quantile
+    energy."""
 
     name: ClassVar[str] = "squared"
     scale: float = 0.1

@@ -72,7 +72,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
     return path
 
 
-def _draw(axes, chart: FanChart, shown: int) -> None:  # noqa: ANN001 (matplotlib's Axes differs between stubs)
+def _draw(axes, chart: FanChart, shown: int) -> None:
     past = np.asarray(chart.history, dtype=np.float64)[-shown:]
     horizon = chart.samples.shape[1]
     times = _times(chart, len(past), horizon)

@@ -1,6 +1,7 @@
 r"""Diagonal state space layers (S4D): long convolutions whose kernel is a sum of damped oscillations.
 
-Each channel runs the linear system h' = A h + B u, y = Re(C h), with A diagonal, sampled at a step dt by zero-order hold:
+Each channel runs the linear system h' = A h + B u, y = Re(C h), with A diagonal, sampled at a step dt by zero-order
+hold:
 
     dA = exp(dt A),   dB = (dA - 1) / A,   K[l] = 2 Re sum_n C_n dB_n dA_n^l,   l = 0 ... L-1
 
@@ -41,7 +42,9 @@ class S4D(nn.Module):
         low, high = math.log(step_min), math.log(step_max)
         self.log_step = nn.Parameter(low + (high - low) * torch.rand(channels))
         self.log_decay = nn.Parameter(torch.full((channels, modes), math.log(0.5)))
-        self.frequency = nn.Parameter(math.pi * torch.arange(modes, dtype=torch.get_default_dtype()).repeat(channels, 1))
+        self.frequency = nn.Parameter(
+            math.pi * torch.arange(modes, dtype=torch.get_default_dtype()).repeat(channels, 1)
+        )
         self.output = nn.Parameter(torch.randn(2, channels, modes, 2) * math.sqrt(0.5))
         self.skip = nn.Parameter(torch.randn(channels))
         self._spectra: dict[int, Tensor] | None = None

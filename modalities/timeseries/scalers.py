@@ -2,8 +2,8 @@ r"""Scaling of windows: from units of the user to units in which one noise sched
 
     x = (y - loc) / scale,   (loc, scale) computed from the observed part of the context alone
 
-The choice decides where the information of a window lies relative to the noise of the schedule. A random walk divided by
-its mean is 1 +- 0.05 and drowns in the first noise step; anchored at its last value and divided by the expected
+The choice decides where the information of a window lies relative to the noise of the schedule. A random walk divided
+by its mean is 1 +- 0.05 and drowns in the first noise step; anchored at its last value and divided by the expected
 excursion over the horizon it is O(1) where it matters.
 """
 

@@ -1,12 +1,13 @@
 r"""TSDiff: an unconditional diffusion model of windows of a series, conditioned at sampling time by self-guidance.
 
-A window of context and horizon, L = c + H steps, is scaled by its observed context and diffused as a whole with T = 100 steps of
-a linear beta table; the network predicts the noise. A forecast draws windows whose clean estimate is pulled towards the observed
-context (:mod:`.guidance`), one forward and one backward pass per step, and keeps the horizon.
+A window of context and horizon, L = c + H steps, is scaled by its observed context and diffused as a whole with T = 100
+steps of a linear beta table. A forecast draws windows whose clean estimate is pulled towards the observed context
+(:mod:`.guidance`), one forward and one backward pass per step, and keeps the horizon.
 
-Source: `Kollovieh et al. 2023, Predict, Refine, Synthesize <https://arxiv.org/abs/2307.11494>`_. Different here: the scaler is
-a component, covariates come from the calendar instead of lag channels, the gradient is taken at x_t, quantile levels are
-shuffled per series, layers are diagonal, and with `sign_flip` half of the samples are drawn mirrored.
+Source: `Kollovieh et al. 2023, Predict, Refine, Synthesize <https://arxiv.org/abs/2307.11494>`_. Different here: the
+scaler is a component, covariates come from the calendar instead of lag channels, the gradient is taken at x_t, quantile
+levels are shuffled per series, layers are diagonal, the network predicts v instead of the noise, sampling takes 25
+stochastic steps instead of 100, and with `sign_flip` half of the samples are drawn mirrored.
 """
 
 import hashlib
@@ -51,6 +52,10 @@ __all__ = ["History", "TSDiff", "histories"]
 _SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT = 0, 1, 2, 3, 4
 
 
+_SCALER, _GUIDANCE, _PARAMETERIZATION = ZScore(), QuantileGuidance(), V()
+_STEPPER = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True)
+
+
 @dataclass(frozen=True)
 class History:
     """What is known of a series when its forecast is made.
@@ -87,17 +92,21 @@ class TSDiff(Adapter):
         context_length: context c in steps.
         scaler: how windows are scaled (a component or its description).
         guidance: default guidance of forecasts.
-        stepper: default algorithm of sampling; the noise of a stochastic one corrects what guidance gets wrong on the way.
-        parameterization: what the network predicts. The paper's noise loses the clean estimate where there is little signal
-            (an error of the network is multiplied by sigma / alpha, 13 at t = 1), which is where the level of a window is decided.
+        stepper: default algorithm of sampling; the noise of a stochastic one corrects what guidance gets wrong on the
+            way.
+        parameterization: what the network predicts. The paper's noise loses the clean estimate where there is little
+            signal (an error of the network is multiplied by sigma / alpha, 13 at t = 1), which is where the level of a
+            window is decided.
         sampling_steps: default number of sampling steps, one network evaluation (and its gradient) each.
         calendar: names of calendar covariates, see :data:`.calendar.CALENDAR_FEATURES`.
-        sign_flip: train on randomly mirrored windows and draw half of the samples mirrored, for data without a preferred
-            direction (returns of prices): a drift the network has picked up cancels.
-        context_dropout: None for a network that never sees the context, the model of the paper. A fraction in (0, 1]: the network
-            has two more input channels, the observed context and where it is observed, which are blanked in this fraction of
-            the training windows (and in :meth:`sample`); forecasts show them, with or without guidance on top.
+        sign_flip: train on randomly mirrored windows and draw half of the samples mirrored, for data without a
+            preferred direction (returns of prices): a drift the network has picked up cancels.
+        context_dropout: None for a network that never sees the context, the model of the paper. A fraction in (0, 1]:
+            the network has two more input channels, the observed context and where it is observed, which are blanked
+            in this fraction of the training windows (and in :meth:`sample`); forecasts show them, with or without
+            guidance on top.
         clip: scaled values are limited to +- this, so that one extreme window does not rule the loss.
+        minimum: forecasts are not allowed below this value in units of the user (0 for counts); None for no limit.
         hidden: width of the network.
         blocks: residual blocks of the network.
         modes: complex modes of each state space layer.
@@ -113,15 +122,16 @@ class TSDiff(Adapter):
         self,
         prediction_length: int,
         context_length: int,
-        scaler: Scaler | Mapping[str, Any] = ZScore(),
-        guidance: SelfGuidance | Mapping[str, Any] = QuantileGuidance(),
-        stepper: Stepper | Mapping[str, Any] = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True),
-        parameterization: Parameterization | Mapping[str, Any] = V(),
+        scaler: Scaler | Mapping[str, Any] = _SCALER,
+        guidance: SelfGuidance | Mapping[str, Any] = _GUIDANCE,
+        stepper: Stepper | Mapping[str, Any] = _STEPPER,
+        parameterization: Parameterization | Mapping[str, Any] = _PARAMETERIZATION,
         sampling_steps: int = 25,
         calendar: Sequence[str] = (),
         sign_flip: bool = False,
         context_dropout: float | None = None,
         clip: float = 10.0,
+        minimum: float | None = None,
         hidden: int = 64,
         blocks: int = 3,
         modes: int = 32,
@@ -147,7 +157,7 @@ class TSDiff(Adapter):
         self.stepper: Stepper = build(stepper, STEPPERS)
         self.parameterization: Parameterization = build(parameterization, PARAMETERIZATIONS)
         self.sampling_steps, self.calendar = sampling_steps, tuple(calendar)
-        self.sign_flip, self.clip = sign_flip, clip
+        self.sign_flip, self.clip, self.minimum = sign_flip, clip, minimum
         self._sizes = {"hidden": hidden, "blocks": blocks, "modes": modes, "patch": patch}
         self._betas = {"diffusion_steps": diffusion_steps, "beta_start": beta_start, "beta_end": beta_end}
         covariates = 2 * HARMONICS * len(self.calendar) + (0 if context_dropout is None else 2)
@@ -173,6 +183,7 @@ class TSDiff(Adapter):
             "sign_flip": self.sign_flip,
             "context_dropout": self.context_dropout,
             "clip": self.clip,
+            "minimum": self.minimum,
             **self._sizes,
             **self._betas,
         }
@@ -197,9 +208,7 @@ class TSDiff(Adapter):
             visible = noise.spawn(_DROPOUT).uniform((x.shape[0], 1, 1), 0).to(x.device) >= self.context_dropout
             shown = self._shown(x, window.observed) * visible
         condition = self._condition(len(x), batch.get("covariates"), shown)
-        result = DenoisingLoss(self.denoiser)(
-            x, noise.spawn(_LOSS), weights=window.observed.to(x), condition=condition
-        )
+        result = DenoisingLoss(self.denoiser)(x, noise.spawn(_LOSS), weights=window.observed.to(x), condition=condition)
         return result.value
 
     def sample(
@@ -247,15 +256,15 @@ class TSDiff(Adapter):
     ) -> "list[SampleForecast] | NDArray[np.float64]":
         """Forecasts the `prediction_length` steps after the end of each series.
 
-        Series may be of any length from one observed value on; what lies before the context is used for the level of the
-        series only, and missing values (NaN) are filled in by the model.
+        Series may be of any length from one observed value on; what lies before the context is used for the level of
+        the series only, and missing values (NaN) are filled in by the model.
 
         Args:
-            data: a GluonTS data set (entries with `target`, `start` and, optionally, `item_id`), or an array `(N, T)`, or a
-                sequence of one-dimensional arrays.
+            data: a GluonTS data set (entries with `target`, `start` and, optionally, `item_id`), or an array `(N, T)`,
+                or a sequence of one-dimensional arrays.
             num_samples: S.
-            seed: seed of the draws. A forecast depends on the seed and on its series alone: the noise is keyed by `item_id`
-                and the date the forecast starts at, or by the position in `data` where there is no `item_id`.
+            seed: seed of the draws. A forecast depends on the seed and on its series alone: the noise is keyed by
+                `item_id` and the date the forecast starts at, or by the position in `data` where there is no `item_id`.
             steps: sampling steps, default `sampling_steps`; fewer are faster.
             guidance: default the model's.
             stepper: default the model's.
@@ -333,7 +342,8 @@ class TSDiff(Adapter):
         condition = self._condition(len(rows), covariates, shown)
         x = self._draw(denoiser, NoiseSource(seed, rows).spawn(_SAMPLER), condition, steps, stepper) * signs
         horizon = x[:, self.context_length :, 0].double().reshape(len(part), num_samples, -1)
-        return (window.loc.unsqueeze(-1) + window.scale.unsqueeze(-1) * horizon).cpu().numpy()
+        values = window.loc.unsqueeze(-1) + window.scale.unsqueeze(-1) * horizon
+        return (values if self.minimum is None else values.clamp(min=self.minimum)).cpu().numpy()
 
     def _draw(
         self,
@@ -343,7 +353,9 @@ class TSDiff(Adapter):
         steps: int | None,
         stepper: Stepper | None,
     ) -> Tensor:
-        sampler = Sampler(stepper or self.stepper, UniformGrid(end=0.0), self.sampling_steps if steps is None else steps)
+        sampler = Sampler(
+            stepper or self.stepper, UniformGrid(end=0.0), self.sampling_steps if steps is None else steps
+        )
         with cached_kernels(self):
             shape = (len(noise), self.length, 1)
             return sampler(denoiser, shape, generator=noise, condition=condition).x

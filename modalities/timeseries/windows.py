@@ -56,8 +56,8 @@ class _Windows(Dataset[dict[str, Tensor]]):
 class RandomWindows(_Windows):
     """Random windows: number i is a pure function of (seed, i), for any i >= 0.
 
-    Every start of a window is as likely as any other, whichever series it lies in, if its context and its horizon hold enough
-    observed values; the data set has no end, `len` is the number of windows of one epoch.
+    Every start of a window is as likely as any other, whichever series it lies in, if its context and its horizon hold
+    enough observed values; the data set has no end, `len` is the number of windows of one epoch.
 
     Args:
         parts: stretches of at least `length` values.
@@ -74,7 +74,9 @@ class RandomWindows(_Windows):
         self._owner = np.concatenate([np.full(len(s), i) for i, s in enumerate(starts)])
         self._start = np.concatenate(starts)
         if not len(self._start):
-            raise WindowError(f"no window of {length} steps has at least half of its context and of its horizon observed")
+            raise WindowError(
+                f"no window of {length} steps has at least half of its context and of its horizon observed"
+            )
 
     def __len__(self) -> int:
         return self.size
@@ -116,8 +118,8 @@ def split_series(
 ) -> tuple[list[Part], list[Part], list[str]]:
     """Training and validation stretches.
 
-    The last `held_out` steps of a series are never part of a training window; the contexts of validation windows may reach back
-    into the training stretch. Series too short for that train whole and validate nothing.
+    The last `held_out` steps of a series are never part of a training window; the contexts of validation windows may
+    reach back into the training stretch. Series too short for that train whole and validate nothing.
 
     Args:
         series: entries.
@@ -154,7 +156,9 @@ def split_series(
             train.append(part)
     notes = []
     if short:
-        notes.append(f"{len(short)} of {len(series)} series left out of training, shorter than {length} steps: {_some(short)}")
+        notes.append(
+            f"{len(short)} of {len(series)} series left out of training, shorter than {length} steps: {_some(short)}"
+        )
     if empty:
         notes.append(f"{len(empty)} of {len(series)} series left out of training, without any value: {_some(empty)}")
     if not train:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def test_24_exact_chains_reproduce_the_marginals_for_any_steps(limit: str, times
     exact = Exact(path, law)
     q = law @ matrix(path, times[0])
     states = torch.arange(K)[None]
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in itertools.pairwise(times):
         step = path.posterior(states, exact(states, double(t)), double(t), double(s))[0]
         q = q @ step
         torch.testing.assert_close(q, law @ matrix(path, s) if s else law, rtol=1e-9, atol=1e-10)

@@ -1,4 +1,4 @@
-"""Laws 27 and 37: counter-based noise, its statistics and its independence of everything but (seed, id, key, element)."""
+"""Laws 27 and 37: counter-based noise, its statistics, and that it depends on (seed, id, key, element) only."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -275,7 +276,7 @@ def test_grids_fall_from_t_max_to_t_min(grid: Grid, schedule: Schedule) -> None:
         assert len(times) == steps + 1
         assert times[0] == schedule.t_max
         assert times[-1] == schedule.t_min
-        assert all(a > b for a, b in zip(times, times[1:], strict=False))
+        assert all(a > b for a, b in itertools.pairwise(times))
 
 
 def test_grids_can_end_with_the_data_and_start_anywhere(grid: Grid, schedule: Schedule) -> None:
@@ -286,7 +287,7 @@ def test_grids_can_end_with_the_data_and_start_anywhere(grid: Grid, schedule: Sc
             assert len(times) == steps + 1
             assert times[0] == (schedule.t_max if start is None else start)
             assert times[-1] == 0
-            assert all(a > b for a, b in zip(times, times[1:], strict=False))
+            assert all(a > b for a, b in itertools.pairwise(times))
     assert type(grid)(end=0.3)(schedule, 4)[-1] == 0.3
 
 

@@ -37,7 +37,7 @@ class ToyAdapter(Adapter):
             raise ValueError(f"width must be positive, got {width}")
         self._config = {"width": width, "dropout": dropout}
         self.net = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, 2))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros(()))
 
     def config(self) -> dict[str, Any]:
         return dict(self._config)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from fourfold.data.errors import DataError
 from fourfold.data.timeseries import DATASETS, ForecastingDataModule, load_dataset, rolling_windows
 from fourfold.modalities.timeseries import TSDiff
@@ -12,23 +13,30 @@ from fourfold.modalities.timeseries.windows import RandomWindows, ValidationWind
 
 
 def entry(length: int, name: str = "a", first: float = 0.0) -> dict:
-    return {"target": first + np.arange(length, dtype=float), "start": pd.Period("2024-01-01", freq="h"), "item_id": name}
+    return {
+        "target": first + np.arange(length, dtype=float),
+        "start": pd.Period("2024-01-01", freq="h"),
+        "item_id": name,
+    }
 
 
 def test_the_papers_data_sets_are_listed() -> None:
     horizons = {name: (facts.freq, facts.prediction_length) for name, facts in DATASETS.items()}
     assert len(horizons) == 8
-    assert horizons["exchange_rate_nips"] == ("B", 30) and horizons["m4_hourly"] == ("h", 48)
+    assert horizons["exchange_rate_nips"] == ("B", 30)
+    assert horizons["m4_hourly"] == ("h", 48)
     with pytest.raises(DataError, match="unknown data set 'weather'; known are pedestrian"):
         load_dataset("weather")
 
 
 def test_official_exchange_rate_split_from_the_old_archive(shared: Path) -> None:
     data = load_dataset("exchange_rate_nips", shared / "data")
-    assert [len(e["target"]) for e in data.train] == [6071] * 8 and len(data.test) == 40
+    assert [len(e["target"]) for e in data.train] == [6071] * 8
+    assert len(data.test) == 40
     assert data.train[0]["start"] == pd.Period("1990-01-01", freq="B")
     assert all(np.array_equal(t["target"][:6071], data.train[i % 8]["target"]) for i, t in enumerate(data.test))
-    assert data.truth().shape == (40, 30) and "40 test entries" in data.protocol
+    assert data.truth().shape == (40, 30)
+    assert "40 test entries" in data.protocol
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -47,7 +55,9 @@ def test_local_folder_and_archive(packed: bool, tmp_path: Path) -> None:
             (folder / part).rmdir()
         folder.rmdir()
     data = load_dataset("wiki2000_nips", tmp_path)
-    assert len(data.train) == 3 and np.isnan(data.test[0]["target"][-1]) and data.truth().shape == (3, 30)
+    assert len(data.train) == 3
+    assert np.isnan(data.test[0]["target"][-1])
+    assert data.truth().shape == (3, 30)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -62,14 +72,17 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 def test_embedded_sets_are_whole_and_split_in_time() -> None:
     data = load_dataset("pedestrian")
-    assert len(data.train) == 4 and data.freq == "h" and "CC BY" in data.licence
+    assert len(data.train) == 4
+    assert data.freq == "h"
+    assert "CC BY" in data.licence
     ends = {e["item_id"]: e["start"] + len(e["target"]) for e in data.train}
     first = {}
     for test in data.test:
         first.setdefault(test["item_id"], test["start"] + len(test["target"]) - 24)
     assert all(first[name] >= ends[name] for name in first)
     assert sum(np.isfinite(e["target"]).sum() for e in data.train) > 55_000
-    assert np.isfinite(data.truth()).any(axis=1).all() and "9 left out" in data.protocol
+    assert np.isfinite(data.truth()).any(axis=1).all()
+    assert "9 left out" in data.protocol
     # 8 o'clock on a working day is busy at the station, on the local clock in summer and in winter
     station = next(e for e in data.train if e["item_id"] == "Southern Cross Station")
     hours = pd.period_range(station["start"], periods=len(station["target"]), freq="h")
@@ -77,12 +90,14 @@ def test_embedded_sets_are_whole_and_split_in_time() -> None:
         chosen = (hours.month == month) & (hours.dayofweek < 5)
         assert pd.Series(station["target"][chosen]).groupby(hours[chosen].hour).mean().loc[:12].idxmax() == 8
     demand = load_dataset("vic_elec")
-    assert demand.test[-1]["target"].size == 52_608 and demand.freq == "30min"
+    assert demand.test[-1]["target"].size == 52_608
+    assert demand.freq == "30min"
 
 
 def test_rolling_windows_hold_out_what_they_judge() -> None:
     train, test = rolling_windows([entry(100), entry(90, "b")], 10, 3, 5)
-    assert [len(e["target"]) for e in train] == [80, 70] and [len(e["target"]) for e in test] == [90, 80, 95, 85, 100, 90]
+    assert [len(e["target"]) for e in train] == [80, 70]
+    assert [len(e["target"]) for e in test] == [90, 80, 95, 85, 100, 90]
     with pytest.raises(DataError, match="series 'a' has 20 values; 3 windows"):
         rolling_windows([entry(20)], 10, 3, 5)
 
@@ -91,11 +106,13 @@ def test_training_never_sees_the_held_out_end() -> None:
     train, validation, _ = split_series([entry(100), entry(60, "b", first=1000.0)], 12, 6, held_out=12)
     windows = RandomWindows(train, 18, 12, size=4000)
     seen = np.unique(np.concatenate([windows[i]["target"].numpy() for i in range(4000)]))
-    assert seen[seen < 500].max() == 87 and seen[seen > 500].max() == 1047
+    assert seen[seen < 500].max() == 87
+    assert seen[seen > 500].max() == 1047
     assert {0.0, 1000.0, 87.0, 1047.0} <= set(seen)  # and no window is unreachable
     held = ValidationWindows(validation, 18, 6, repeats=2)
     horizons = np.unique(np.concatenate([held[i]["target"].numpy()[12:] for i in range(len(held))]))
-    assert len(held) == 8 and horizons.tolist() == [*range(88, 100), *range(1048, 1060)]
+    assert len(held) == 8
+    assert horizons.tolist() == [*range(88, 100), *range(1048, 1060)]
 
 
 def test_windows_can_be_drawn_again_and_avoid_gaps() -> None:
@@ -106,7 +123,8 @@ def test_windows_can_be_drawn_again_and_avoid_gaps() -> None:
     for i in (0, 7, 123_456):
         assert np.array_equal(windows[i]["target"], windows[i]["target"], equal_nan=True)
         target = windows[i]["target"]
-        assert target[:12].isfinite().sum() >= 6 and target[12:].isfinite().sum() >= 3
+        assert target[:12].isfinite().sum() >= 6
+        assert target[12:].isfinite().sum() >= 3
     assert not np.array_equal(windows[0]["target"], windows[1]["target"], equal_nan=True)
 
 
@@ -114,7 +132,9 @@ def test_short_and_empty_series_are_counted() -> None:
     empty = {**entry(50, "c"), "target": np.full(50, np.nan)}
     with pytest.warns(UserWarning, match="left out of training"):
         _, _, notes = split_series([entry(50), entry(10, "b"), empty], 12, 6, 0)
-    assert notes[0].startswith("1 of 3") and notes[0].endswith("b") and notes[1].endswith("without any value: c")
+    assert notes[0].startswith("1 of 3")
+    assert notes[0].endswith("b")
+    assert notes[1].endswith("without any value: c")
     with pytest.raises(WindowError, match="choose a shorter context_length"):
         split_series([entry(10)], 12, 6, 0)
 
@@ -122,13 +142,18 @@ def test_short_and_empty_series_are_counted() -> None:
 def test_data_module_takes_lengths_from_the_model(tmp_path: Path) -> None:
     stamps = pd.date_range("2024-01-01", periods=300, freq="h")
     pd.DataFrame({"t": stamps, "v": np.sin(np.arange(300))}).to_csv(tmp_path / "s.csv", index=False)
-    module = ForecastingDataModule(csv=str(tmp_path / "s.csv"), target="v", batch_size=4, batches_per_epoch=3, held_out=2)
+    module = ForecastingDataModule(
+        csv=str(tmp_path / "s.csv"), target="v", batch_size=4, batches_per_epoch=3, held_out=2
+    )
     module.bind(TSDiff(6, 12, hidden=8, modes=2, calendar=("hour_of_day",)))
     with pytest.warns(UserWarning, match="inferred"):
         module.setup()
     batches = list(module.train_dataloader())
-    assert len(batches) == 3 and batches[0]["target"].shape == (4, 18) and batches[0]["covariates"].shape == (4, 18, 6)
-    assert len(module.future[0]["target"]) == 300 and len(module.data.train[0]["target"]) == 294
+    assert len(batches) == 3
+    assert batches[0]["target"].shape == (4, 18)
+    assert batches[0]["covariates"].shape == (4, 18, 6)
+    assert len(module.future[0]["target"]) == 300
+    assert len(module.data.train[0]["target"]) == 294
     wrong = ForecastingDataModule("pedestrian")
     wrong.bind(TSDiff(6, 12, hidden=8, modes=2))
     with pytest.raises(DataError, match="judged on 24 steps, the model forecasts 6"):

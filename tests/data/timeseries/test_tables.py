@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from fourfold.data.errors import DataError
 from fourfold.data.timeseries import read_csv, series_from_frame
 
@@ -18,7 +19,8 @@ def test_any_frequency_is_inferred_and_kept_regular(freq: str, tmp_path: Path) -
     frame(freq).to_csv(path, index=False)
     table = read_csv(path, "y")
     (series,) = table.series
-    assert series["target"].tolist() == list(range(30)) and "inferred" in table.notes[0]
+    assert series["target"].tolist() == list(range(30))
+    assert "inferred" in table.notes[0]
     explicit = read_csv(path, "y", time="ds", freq=freq)
     assert explicit.series[0]["start"] == series["start"]
     last = pd.date_range("2024-01-01", periods=30, freq=freq)[-1]
@@ -30,7 +32,8 @@ def test_gaps_and_empty_cells_become_missing_values() -> None:
     table.loc[10, "y"] = np.nan
     read = series_from_frame(table.sample(frac=1, random_state=0), "y")
     target = read.series[0]["target"]
-    assert np.flatnonzero(np.isnan(target)).tolist() == [3, 4, 10] and len(target) == 20
+    assert np.flatnonzero(np.isnan(target)).tolist() == [3, 4, 10]
+    assert len(target) == 20
     assert any("3 missing values" in note for note in read.notes)
 
 
@@ -54,7 +57,11 @@ def test_pandas_index_of_dates() -> None:
         ({}, {"target": "Y"}, r"no column 'Y' \(asked for as target\); it has 'ds', 'y'"),
         ({}, {"target": "y", "time": "date"}, "no column 'date'"),
         ({}, {"target": "y", "item": "shop"}, "no column 'shop'"),
-        ({"ds": ["soon"] * 30}, {"target": "y", "time": "ds"}, "data row 1: column 'ds' holds 'soon', which is not a date"),
+        (
+            {"ds": ["soon"] * 30},
+            {"target": "y", "time": "ds"},
+            "data row 1: column 'ds' holds 'soon', which is not a date",
+        ),
         ({"ds": ["soon"] * 30}, {"target": "y"}, "no column of dates"),
         ({"ds": ["2024-01-01"] * 30}, {"target": "y"}, "29 duplicate dates.*--item"),
         ({"y": ["1"] * 29 + ["many"]}, {"target": "y"}, "data row 30: column 'y' holds 'many', not a number"),

@@ -3,18 +3,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fourfold.modalities.timeseries import TSDiffEstimator, TSDiffPredictor
 from gluonts.dataset.common import ListDataset
 from gluonts.dataset.split import split
 from gluonts.ev.metrics import MeanWeightedSumQuantileLoss
 from gluonts.model import evaluate_model
 from gluonts.model.predictor import Predictor
 
+from fourfold.modalities.timeseries import TSDiffEstimator, TSDiffPredictor
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def estimator(folder: Path, freq: str = "h", **kwargs: object) -> TSDiffEstimator:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "default_root_dir": str(folder)}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "default_root_dir": str(folder),
+    }
     return TSDiffEstimator(
         freq=freq,
         prediction_length=6,
@@ -60,14 +66,18 @@ def test_serialise_round_trip_is_identical(predictor: TSDiffPredictor, tmp_path:
     assert isinstance(loaded, TSDiffPredictor)
     for ours, theirs in zip(predictor.predict(dataset()), loaded.predict(dataset()), strict=True):
         assert np.array_equal(ours.samples, theirs.samples)
-        assert ours.start_date == theirs.start_date and ours.item_id == theirs.item_id
+        assert ours.start_date == theirs.start_date
+        assert ours.item_id == theirs.item_id
 
 
 def test_evaluate_model_and_training_on(predictor: TSDiffPredictor, tmp_path: Path) -> None:
     _, template = split(dataset(), offset=-12)
     test_data = template.generate_instances(prediction_length=6, windows=2)
     table = evaluate_model(
-        predictor, test_data=test_data, metrics=[MeanWeightedSumQuantileLoss(quantile_levels=[0.1, 0.5, 0.9])], axis=None
+        predictor,
+        test_data=test_data,
+        metrics=[MeanWeightedSumQuantileLoss(quantile_levels=[0.1, 0.5, 0.9])],
+        axis=None,
     )
     assert np.isfinite(table["mean_weighted_sum_quantile_loss"].iloc[0])
     further = estimator(tmp_path).train_from(predictor, dataset())
@@ -79,7 +89,8 @@ def test_evaluate_model_and_training_on(predictor: TSDiffPredictor, tmp_path: Pa
 def test_any_frequency(freq: str, tmp_path: Path) -> None:
     freq = {"QE": "Q"}.get(freq, freq)
     made = list(estimator(tmp_path, freq).train(dataset(freq)).predict(dataset(freq)))
-    assert made[1].start_date == pd.Period("2021-03-01", freq=freq) + 45 and made[1].samples.shape == (11, 6)
+    assert made[1].start_date == pd.Period("2021-03-01", freq=freq) + 45
+    assert made[1].samples.shape == (11, 6)
 
 
 def test_short_series_are_counted_and_reported(tmp_path: Path) -> None:
@@ -94,4 +105,5 @@ def test_training_is_reproducible_and_seeded(tmp_path: Path) -> None:
         next(estimator(tmp_path / str(i), seed=seed).train(dataset()).predict(dataset())).samples
         for i, seed in enumerate((3, 3, 4))
     )
-    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)

@@ -1,7 +1,14 @@
 import pytest
 import torch
+
 from fourfold.core import VP, BaseDenoiser, EnergyGuidance, GaussianPath, NoiseSource
-from fourfold.modalities.timeseries import LineSearchGuidance, QuantileGuidance, SelfGuidance, SquaredErrorGuidance, TSDiff
+from fourfold.modalities.timeseries import (
+    LineSearchGuidance,
+    QuantileGuidance,
+    SelfGuidance,
+    SquaredErrorGuidance,
+    TSDiff,
+)
 from fourfold.modalities.timeseries.guidance import ObservationEnergy, quantile_levels
 
 
@@ -65,7 +72,8 @@ def test_what_is_not_observed_is_ignored_bit_exactly(
             assert (gradient[~observed] == 0).all()
             results.append((value.detach(), gradient))
         for value, gradient in results[1:]:
-            assert torch.equal(value, results[0][0]) and torch.equal(gradient, results[0][1])
+            assert torch.equal(value, results[0][0])
+            assert torch.equal(gradient, results[0][1])
 
 
 def test_levels_are_the_same_set_shuffled_per_series() -> None:
@@ -85,7 +93,7 @@ def test_line_search_never_overshoots_and_is_exact_for_linear_denoisers() -> Non
     class Linear(BaseDenoiser):
         path = GaussianPath(VP())
 
-        def forward(self, x_t, t, *, mask=None, condition=None):  # noqa: ANN001, ANN202
+        def forward(self, x_t, t, *, mask=None, condition=None):
             return (x_t * gain.reshape(1, 5, 1)).sum(1, keepdim=True) * gain.reshape(1, 5, 1)
 
     target = 3.0 * gain.reshape(1, 5, 1).expand(4, 5, 1)

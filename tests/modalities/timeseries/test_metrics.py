@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from fourfold.data.timeseries import load_dataset
 from fourfold.modalities.timeseries import baselines, metrics
 
@@ -35,9 +36,7 @@ def test_metrics_equal_gluonts(forecasts: tuple[np.ndarray, np.ndarray, list[np.
     ours = metrics.mase(samples, truth, metrics.seasonal_error(past, 7))
     assert ours == pytest.approx(aggregate["MASE"], rel=1e-12)
     for level, value in metrics.coverage(samples[[0, 1, 3, 4, 5, 6]], truth[[0, 1, 3, 4, 5, 6]], levels).items():
-        covered = [
-            (truth[i] <= made[i].quantile(level)).mean() for i in (0, 1, 3, 4, 5, 6)
-        ]
+        covered = [(truth[i] <= made[i].quantile(level)).mean() for i in (0, 1, 3, 4, 5, 6)]
         assert value == pytest.approx(float(np.mean(covered)))
 
 
@@ -64,14 +63,16 @@ def test_random_walk_is_centred_and_depends_on_nothing_but_seed_and_series() -> 
     upward = np.exp(0.01 * np.arange(400) + 0.02 * rng.normal(size=400))
     walk = baselines.bootstrap_random_walk([upward, upward - upward.mean()], 20, 4000, seed=1)
     log_end = np.log(walk[0, :, -1] / upward[-1])
-    assert abs(log_end.mean()) < 0.01 and log_end.std() == pytest.approx(0.02 * np.sqrt(2 * 20), rel=0.15)
+    assert abs(log_end.mean()) < 0.01
+    assert log_end.std() == pytest.approx(0.02 * np.sqrt(2 * 20), rel=0.15)
     assert np.array_equal(walk[:1], baselines.bootstrap_random_walk([upward], 20, 4000, seed=1))
 
 
 def test_known_scores_on_exchange_rate(shared: Path) -> None:
     data = load_dataset("exchange_rate_nips", shared / "data" / "timeseries")
     past, truth = [e["target"] for e in data.inputs()], data.truth()
-    assert truth.shape == (40, 30) and len(data.train) == 8
+    assert truth.shape == (40, 30)
+    assert len(data.train) == 8
     assert metrics.crps(baselines.seasonal_naive(past, 30, 5), truth) == pytest.approx(0.01075, abs=5e-6)
     assert metrics.crps(baselines.naive(past, 30), truth) == pytest.approx(0.00931, abs=5e-6)
     walks = [metrics.crps(baselines.bootstrap_random_walk(past, 30, 100, seed), truth) for seed in range(3)]

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from fourfold.modalities.timeseries.backbone import Backbone
 from fourfold.modalities.timeseries.s4d import S4D, cached_kernels
 
@@ -43,7 +44,9 @@ def test_initial_state_matrix_and_steps() -> None:
     assert torch.allclose(layer.log_decay.exp(), torch.tensor(0.5))
     assert torch.allclose(layer.frequency[7], torch.pi * torch.arange(5))
     steps = layer.log_step.exp()
-    assert steps.min() >= 1e-3 and steps.max() <= 0.1 and steps.log().std() > 1.0
+    assert steps.min() >= 1e-3
+    assert steps.max() <= 0.1
+    assert steps.log().std() > 1.0
 
 
 def test_cached_kernels_change_nothing_and_never_go_stale(layer: S4D) -> None:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from fourfold.modalities.timeseries import Anchored, LongMean, Mean, Scaler, ZScore
 
 ALL = [Mean(), Anchored(), ZScore(), LongMean()]
@@ -22,7 +23,8 @@ def test_unobserved_values_are_ignored_bit_exactly(scaler: Scaler, context: tupl
     expected = scaler(values, observed, 10, LEVEL)
     for garbage in (math.nan, math.inf, 1e30):
         got = scaler(torch.where(observed, values, garbage), observed, 10, LEVEL)
-        assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+        assert torch.equal(got[0], expected[0])
+        assert torch.equal(got[1], expected[1])
 
 
 @pytest.mark.parametrize("scaler", ALL, ids=lambda s: s.name)
@@ -40,7 +42,9 @@ def test_constant_and_empty_contexts_have_a_finite_positive_scale(scaler: Scaler
     values = torch.full((2, 20), value, dtype=torch.float64)
     for observed in (torch.ones(2, 20, dtype=torch.bool), torch.zeros(2, 20, dtype=torch.bool)):
         loc, scale = scaler(values, observed, 5, torch.zeros(2, dtype=torch.float64))
-        assert torch.isfinite(loc).all() and torch.isfinite(scale).all() and (scale > 0).all()
+        assert torch.isfinite(loc).all()
+        assert torch.isfinite(scale).all()
+        assert (scale > 0).all()
 
 
 def test_values_of_each_scaler() -> None:
@@ -49,9 +53,11 @@ def test_values_of_each_scaler() -> None:
     assert Mean()(values, observed, 4)[1].item() == pytest.approx(3.5)
     loc, scale = Anchored()(values, observed, 4)
     # differences 1 and 2; the jump over the missing value does not count
-    assert loc.item() == 7.0 and scale.item() == pytest.approx(math.sqrt(4) * math.sqrt(2.5))
+    assert loc.item() == 7.0
+    assert scale.item() == pytest.approx(math.sqrt(4) * math.sqrt(2.5))
     loc, scale = ZScore()(values, observed, 4)
-    assert loc.item() == pytest.approx(3.5) and scale.item() == pytest.approx(math.sqrt(5.25))
+    assert loc.item() == pytest.approx(3.5)
+    assert scale.item() == pytest.approx(math.sqrt(5.25))
     assert LongMean()(values, observed, 4, torch.tensor([9.0], dtype=torch.float64))[1].item() == 9.0
 
 

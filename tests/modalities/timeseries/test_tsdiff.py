@@ -6,8 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from fourfold.core import Ancestral, Multistep, NoiseSource
-from fourfold.modalities.timeseries import Anchored, LongMean, Mean, QuantileGuidance, SquaredErrorGuidance, TSDiff, ZScore
+from fourfold.modalities.timeseries import (
+    Anchored,
+    LongMean,
+    Mean,
+    QuantileGuidance,
+    SquaredErrorGuidance,
+    TSDiff,
+    ZScore,
+)
 
 H, C = 4, 12
 
@@ -28,14 +37,18 @@ def series() -> list[np.ndarray]:
 
 
 def entries(series: list[np.ndarray], freq: str = "h") -> list[dict]:
-    return [{"target": s, "start": pd.Period("2024-01-01", freq=freq), "item_id": f"s{i}"} for i, s in enumerate(series)]
+    return [
+        {"target": s, "start": pd.Period("2024-01-01", freq=freq), "item_id": f"s{i}"} for i, s in enumerate(series)
+    ]
 
 
 @pytest.mark.parametrize("scaler", [Mean(), Anchored(), ZScore(), LongMean()], ids=lambda s: s.name)
 def test_config_rebuilds_and_folder_round_trip_is_identical(
     scaler: object, series: list[np.ndarray], tmp_path: Path
 ) -> None:
-    model = small(scaler=scaler, calendar=("hour_of_day",), stepper=Multistep(order=1, eta=1.0), guidance=SquaredErrorGuidance())
+    model = small(
+        scaler=scaler, calendar=("hour_of_day",), stepper=Multistep(order=1, eta=1.0), guidance=SquaredErrorGuidance()
+    )
     assert TSDiff(**model.config()).config() == model.config()
     model.save(tmp_path / "m")
     loaded = TSDiff.load(tmp_path / "m")
@@ -59,7 +72,8 @@ def test_shapes_dates_and_exact_number_of_samples(series: list[np.ndarray]) -> N
     for freq in ("h", "30min", "D", "B", "W", "M"):
         made = small().forecast(entries(series, freq), 7)
         assert [f.samples.shape for f in made] == [(7, H)] * 4
-        assert made[0].start_date == pd.Period("2024-01-01", freq=freq) + 40 and made[3].item_id == "s3"
+        assert made[0].start_date == pd.Period("2024-01-01", freq=freq) + 40
+        assert made[3].item_id == "s3"
     assert small().forecast(series, 1).shape == (4, 1, H)
     assert small().sample(3).shape == (3, C + H)
     assert np.array_equal(small().sample(3, seed=4)[:2], small().sample(2, seed=4)) or np.allclose(
@@ -98,7 +112,9 @@ def test_loss_ignores_missing_values_and_depends_on_nothing_global() -> None:
     target[4] = torch.nan
     batch = {"target": target, "level": torch.ones(6, dtype=torch.float64)}
     loss = model.loss(batch, NoiseSource(9, range(6)))
-    assert loss.shape == (6,) and torch.isfinite(loss).all() and loss[4] == 0
+    assert loss.shape == (6,)
+    assert torch.isfinite(loss).all()
+    assert loss[4] == 0
     torch.manual_seed(123)
     assert torch.equal(loss, model.loss(batch, NoiseSource(9, range(6))))
     part = {k: v[2:4] for k, v in batch.items()}
@@ -117,6 +133,29 @@ def test_sign_flip_makes_forecasts_of_mirrored_series_mirrored_in_law(series: li
     down = model.forecast(entries([-series[0]]), 400)[0].samples + series[0][-1]
     error = up.std() / np.sqrt(400) * 4
     assert np.abs(up.mean(0) + down.mean(0)).max() < error * 2
+
+
+def test_minimum_limits_forecasts_only_from_below(series: list[np.ndarray]) -> None:
+    free, bounded = small().forecast(series, 20), small(minimum=11.0).forecast(series, 20)
+    assert free.min() < 11.0 and np.array_equal(bounded, np.maximum(free, 11.0))
+
+
+def test_context_channels_are_shown_in_forecasts_and_blank_in_samples(series: list[np.ndarray]) -> None:
+    model = small(context_dropout=0.5, guidance=QuantileGuidance(0.0), scaler=ZScore())
+    seen = []
+    model.denoiser.network.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["condition"]["covariates"]), with_kwargs=True
+    )
+    model.sample(2)
+    assert seen[-1].shape == (2, C + H, 2) and not seen[-1].any()
+    model.forecast([series[0]], 3)
+    shown, known = seen[-1][0].T
+    assert known.tolist() == [1.0] * C + [0.0] * H and not shown[C:].any()
+    assert shown[:C].std() > 0.5
+    batch = {"target": torch.randn(400, C + H, dtype=torch.float64), "level": torch.ones(400, dtype=torch.float64)}
+    model.loss(batch, NoiseSource(0, range(400)))
+    blank = (seen[-1] == 0).all(dim=(1, 2)).float().mean()
+    assert 0.4 < blank < 0.6
 
 
 def test_mistakes_are_named(series: list[np.ndarray]) -> None:
