@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         budgets=budgets,
         trajectories=len(references[0].noise),
         rows=tuple(sorted(rows, key=lambda row: row.mean if math.isfinite(row.mean) else math.inf)),
-        overheads=tuple(overheads(5 if options.quick else 40)),
+        overheads=tuple(overheads(10 if options.quick else 60)),
         precision=precision,
         default=core_peers.DEFAULT,
         best=core_peers.BEST,

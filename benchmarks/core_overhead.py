@@ -77,8 +77,9 @@ def _azula() -> dict[tuple[str, bool], Task]:
 
 def _diffusers() -> dict[tuple[str, bool], Task]:
     import diffusers
+    from diffusers.utils import logging
 
-    diffusers.logging.set_verbosity_error()
+    logging.set_verbosity_error()
 
     def task(name: str, **options: Any) -> Task:
         scheduler = getattr(diffusers, f"{name}Scheduler")(**options)
@@ -91,7 +92,7 @@ def _diffusers() -> dict[tuple[str, bool], Task]:
 
         return run
 
-    sde = {"algorithm_type": "sde-dpmsolver++"}
+    sde: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
     return {
         ("DPM++2M", False): task("DPMSolverMultistep", timestep_spacing="trailing"),
         ("DPM++2M, karras", False): task("DPMSolverMultistep", use_karras_sigmas=True),

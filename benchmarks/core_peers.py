@@ -114,8 +114,8 @@ def ours() -> Iterator[Configuration]:
     yield entry(PublicDPMSolverPP3M(), karras, "PublicDPMSolverPP3M()")
     yield entry(DDIM(), karras, "DDIM()")
     yield entry(DDIM(), straight, "DDIM()")
-    for method, stages in (("midpoint", 2), ("heun", 2), ("rk4", 4)):
-        yield entry(RungeKutta(method), straight, f"RungeKutta('{method}')", stages)
+    for solver in (RungeKutta("midpoint"), RungeKutta("heun"), RungeKutta("rk4")):
+        yield entry(solver, straight, f"RungeKutta('{solver.method}')", solver.stages)
     yield entry(StochasticHeun(), karras, "StochasticHeun(churn=0)", 2)
 
 
@@ -235,8 +235,9 @@ def _run_diffusers(
 def diffusers() -> Iterator[Configuration]:
     """diffusers' schedulers with their default betas (sigma/alpha 157, or flow sigmas from 1), to their own end."""
     import diffusers as library
+    from diffusers.utils import logging
 
-    library.logging.set_verbosity_error()
+    logging.set_verbosity_error()
 
     def same(budget: int) -> int:
         return budget
@@ -255,10 +256,10 @@ def diffusers() -> Iterator[Configuration]:
         make = partial(getattr(library, f"{scheduler}Scheduler"), **options)
         return Configuration("diffusers", name, partial(_run_diffusers, make, scale, output, steps))
 
-    trailing = {"timestep_spacing": "trailing"}
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    trailing: dict[str, Any] = {"timestep_spacing": "trailing"}
+    flow: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     for spacing in ("karras", "exponential"):
-        options = {"sigma_schedule": spacing}
+        options: dict[str, Any] = {"sigma_schedule": spacing}
         yield entry(f"EDMEuler, {spacing}", "EDMEuler", _edm, _edm_output, **options)
         for order in (2, 3):
             solver = "EDMDPMSolverMultistep"
@@ -266,7 +267,7 @@ def diffusers() -> Iterator[Configuration]:
     yield entry("DDIM", "DDIM", clip_sample=False, **trailing)
     yield entry("Euler", "EulerDiscrete", _edm, **trailing)
     yield entry("Euler, karras", "EulerDiscrete", _edm, use_karras_sigmas=True, **trailing)
-    betas = {"beta_start": 1e-4, "beta_end": 0.02}
+    betas: dict[str, Any] = {"beta_start": 1e-4, "beta_end": 0.02}
     yield entry("Heun", "HeunDiscrete", _edm, steps=heun, **betas, **trailing)
     yield entry("Heun, karras", "HeunDiscrete", _edm, steps=heun, use_karras_sigmas=True, **betas, **trailing)
     yield entry("LMS, karras", "LMSDiscrete", _edm, use_karras_sigmas=True, **trailing)

@@ -94,6 +94,13 @@ def _time_per_sample(t: Tensor, x: Tensor) -> Tensor:
     return t.to(x.device, x.dtype if x.dtype.is_floating_point else torch.get_default_dtype()).expand(x.shape[0])
 
 
+def _shaped(output: Tensor, shape: tuple[int, ...]) -> Tensor:
+    # a wrong shape would broadcast silently
+    if output.shape != shape:
+        raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(shape)}")
+    return output
+
+
 class Denoiser(BaseDenoiser):
     """A network, a Gaussian path and a parameterization.
 
@@ -144,7 +151,8 @@ class Denoiser(BaseDenoiser):
             u = expand(((alpha * self.data_std) ** 2 + sigma**2).rsqrt(), t, u).to(u.dtype) * u
         shown = t if self.time_input is None else self.time_input(schedule, t)
         self._rows += x_t.shape[0]
-        return self.network(u, _time_per_sample(shown, x_t), mask=mask, condition=condition)
+        output = self.network(u, _time_per_sample(shown, x_t), mask=mask, condition=condition)
+        return _shaped(output, x_t.shape)
 
     def estimate(self, output: Tensor, x_t: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         """:math:`c_{skip} u + c_{out} F` on the support."""
@@ -181,7 +189,8 @@ class CategoricalDenoiser(BaseDenoiser):
     ) -> Tensor:
         """The logits."""
         self._rows += x_t.shape[0]
-        return self.network(x_t, _time_per_sample(t, x_t), mask=mask, condition=condition)
+        output = self.network(x_t, _time_per_sample(t, x_t), mask=mask, condition=condition)
+        return _shaped(output, (*x_t.shape, self.path.classes))
 
     def estimate(self, output: Tensor, x_t: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
         """Probabilities of the clean class: of symmetrised logits on symmetric supports, uniform on padding."""
@@ -197,6 +206,7 @@ class JointDenoiser(BaseDenoiser):
     """One network for all components of a joint path: one call returns a dict of outputs.
 
     The network is called as ``network(states, t, mask=masks, condition=condition)`` with dicts of the component names.
+    It sees the states as they are: not scaled, and with their centers.
 
     Args:
         network: the module.

@@ -1,7 +1,8 @@
 """Time grids: where a sampler evaluates the denoiser.
 
 A grid of n steps is n + 1 decreasing times. It starts at t_max (or at the time of a given state) and ends at t_min,
-or at 0 if ``end=0``: then the last step is the data prediction. With n steps a multistep solver needs n evaluations.
+or at 0 if ``end=0``: then the last step is the data prediction, if the schedule has no noise at t = 0 (VE and EDM keep
+sigma_min). Categorical paths should always end at 0. With n steps a multistep solver needs n evaluations.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -65,32 +65,31 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(path)
         self.every_n_steps = every_n_steps
         self._saved_step = 0
-        self._trained = False
         self._gradients: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step, self._trained = trainer.global_step, False
+        self._saved_step = trainer.global_step
         parameters = dict(pl_module.named_parameters())
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name].device)
         self._gradients = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # The step that loggers show; Lightning counts one too many after resuming at an epoch's end.
+        # The step that loggers show; resuming at an epoch's end Lightning (2.6) counts one too many.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._trained = True
         # With accumulated gradients several batches share a step; only the first follows the optimiser's step.
         if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_step:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning may end an epoch a second time after resuming at its end, with wrong counts of epochs.
-        if self._trained:
-            self._save(trainer)
+        # Resumed at an epoch's end with max_steps set, Lightning (2.6) ends that epoch, and counts it, a second time.
+        for progress in (trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_progress.total):
+            cast(Any, progress).processed = cast(Any, progress).started
+        self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Lightning forgets gradients that are being accumulated, and would continue with a part of them.

@@ -62,16 +62,16 @@ def forecasting(out: Path, short: bool) -> Section:
     ratio = metrics[model]["crps"] / metrics[reference]["crps"]
     best = min(range(len(methods)), key=lambda i: metrics[methods[i]]["crps"])
     verdict = (
-        f"CRPS {metrics[model]['crps']:.4f}, {abs(1 - ratio):.0%} {'below' if ratio < 1 else 'above'} the best baseline "
-        f"({reference}, {metrics[reference]['crps']:.4f})."
+        f"CRPS {metrics[model]['crps']:.4f}, {abs(1 - ratio):.0%} {'below' if ratio < 1 else 'above'} the best "
+        f"baseline ({reference}, {metrics[reference]['crps']:.4f})."
     )
     print(f"forecasting: {verdict}", flush=True)
     return Section(
         title="Forecasting: hourly pedestrian counts in Melbourne",
         paragraphs=[
-            "A diffusion model learnt what windows of the series look like, without being told what to forecast. Forecasts "
-            "come from self-guidance: sampling is steered, by the gradient of a quantile loss, towards windows that agree "
-            "with the observed past.",
+            "A diffusion model learnt what windows of the series look like, without being told what to forecast. "
+            "Forecasts come from self-guidance: sampling is steered, by the gradient of a quantile loss, towards "
+            "windows that agree with the observed past.",
             f"Protocol: {result['protocol']}; {result['num_samples']} samples per forecast, seed {result['seed']}.",
         ],
         verdict=verdict,
@@ -87,7 +87,8 @@ def forecasting(out: Path, short: bool) -> Section:
             Figure(path, "Forecasts of test windows: median, 50 % and 90 % bands, and what happened.")
             for path in sorted(run.glob("forecasts*.png"))
         ],
-        code=f"fourfold forecasting fit --config {config}\nfourfold forecasting evaluate --run {config.partition('/')[2]}",
+        code=f"fourfold forecasting fit --config {config}\n"
+        f"fourfold forecasting evaluate --run {config.partition('/')[2]}",
     )
 
 

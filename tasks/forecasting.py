@@ -20,9 +20,9 @@ from ..data.timeseries import ForecastingData, ForecastingDataModule
 from ..data.timeseries.collection import Entry
 from ..modalities.timeseries import TSDiff
 from ..modalities.timeseries.baselines import bootstrap_random_walk, naive, seasonal_naive
+from ..modalities.timeseries.histories import History, histories
 from ..modalities.timeseries.metrics import coverage, crps, mase, nd, quantiles, seasonal_error
 from ..modalities.timeseries.plots import FanChart, fan_charts, save_figure
-from ..modalities.timeseries.tsdiff import History, histories
 from .cli import run_cli
 from .errors import UserError
 from .task import DiffusionTask

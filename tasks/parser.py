@@ -74,7 +74,8 @@ class FriendlyParser(LightningArgumentParser):
 
     def keys(self) -> list[str]:
         """Every key of this parser."""
-        return [action.dest for action in self._actions if action.dest not in ("help", "==SUPPRESS==")]
+        linked = {"model.seed"}  # set by seed_everything
+        return [action.dest for action in self._actions if action.dest not in ("help", "==SUPPRESS==", *linked)]
 
     def place(self, key: str) -> str | None:
         """Where the user has set a key: the command line, or a line of a configuration file."""

@@ -45,6 +45,8 @@ class AdaptiveGuidance(GuidedDenoiser):
     ) -> Tensor:
         if condition is None:
             raise ValueError("adaptive guidance needs the condition to guide towards")
+        if set(condition) != set(self.unconditional):
+            raise ValueError(f"conditions name different things: {sorted(condition)}, {sorted(self.unconditional)}")
         batch = x_t.shape[0]
         if self._active is None or len(self._active) != batch:
             self._active = torch.ones(batch, dtype=torch.bool, device=x_t.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..denoisers import BaseDenoiser, Condition
 from ..paths import GaussianPath
-from .wrapper import GuidedDenoiser, per_sample, score_to_data
+from .wrapper import GuidedDenoiser, per_sample, per_sample_sum, score_to_data
 
 __all__ = ["ClassifierGuidance"]
 
@@ -47,6 +47,7 @@ class ClassifierGuidance(GuidedDenoiser):
         clean = self.denoiser(x_t, t, mask=mask, condition=condition)
         with torch.enable_grad():
             leaf = x_t.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.log_likelihood(leaf, t).sum(), leaf)
+            total = per_sample_sum(self.log_likelihood(leaf, t), len(x_t), "log_likelihood")
+            (gradient,) = torch.autograd.grad(total, leaf)
         shift = score_to_data(self.path, t, x_t) * self.path.support.project(gradient, mask)
         return clean + per_sample(self.scale, x_t) * shift

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..denoisers import BaseDenoiser, Condition
 from ..paths import GaussianPath
-from .wrapper import GuidedDenoiser, per_sample, score_to_data
+from .wrapper import GuidedDenoiser, per_sample, per_sample_sum, score_to_data
 
 __all__ = ["Energy", "EnergyGuidance"]
 
@@ -52,6 +52,7 @@ class EnergyGuidance(GuidedDenoiser):
         with torch.enable_grad():
             leaf = x_t.detach().requires_grad_()
             clean = self.denoiser(leaf, t, mask=mask, condition=condition)
-            (gradient,) = torch.autograd.grad(self.energy(clean, t, condition).sum(), leaf)
+            energies = per_sample_sum(self.energy(clean, t, condition), len(x_t), "energy")
+            (gradient,) = torch.autograd.grad(energies, leaf)
         shift = score_to_data(self.path, t, x_t) * self.path.support.project(gradient, mask)
         return clean.detach() - per_sample(self.scale, x_t) * shift

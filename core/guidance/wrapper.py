@@ -33,6 +33,17 @@ def per_sample(value: float | Tensor, x: Tensor) -> Tensor:
     return tensor.reshape(-1, *(1,) * (x.ndim - 1)) if tensor.ndim else tensor
 
 
+def per_sample_sum(values: Tensor, batch: int, name: str) -> Tensor:
+    """The sum of one value per sample, whose gradient does not couple the samples.
+
+    Raises:
+        ValueError: if there is not one value per sample (a mean over the batch would weaken the guidance of big ones).
+    """
+    if values.shape != (batch,):
+        raise ValueError(f"{name} must return one value per sample, shape ({batch},), got {tuple(values.shape)}")
+    return values.sum()
+
+
 def score_to_data(path: GaussianPath, t: Tensor, x: Tensor) -> Tensor:
     """:math:`\\sigma^2/\\alpha`: what turns a gradient of a log-likelihood into a shift of the data prediction."""
     return expand(path.schedule.sigma(t) ** 2 / path.schedule.alpha(t), t, x).to(x)

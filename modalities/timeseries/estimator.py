@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from ...core import EMA, NoiseSource
 from ...core.noise import hash_seed
-from .tsdiff import TSDiff, histories
+from .histories import histories
+from .tsdiff import TSDiff
 from .windows import RandomWindows, split_series
 
 __all__ = ["TSDiffEstimator", "TSDiffLightningModule", "TSDiffPredictor"]

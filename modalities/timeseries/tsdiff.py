@@ -10,7 +10,6 @@ levels are shuffled per series, layers are diagonal, the network predicts v inst
 stochastic steps instead of 100, and with `sign_flip` half of the samples are drawn mirrored.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,6 +38,7 @@ from .backbone import Backbone
 from .calendar import HARMONICS, calendar_covariates
 from .components import GUIDANCES, PARAMETERIZATIONS, SCALERS, STEPPERS, build, describe
 from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
+from .histories import History, hash_key, histories, level_of
 from .s4d import cached_kernels
 from .scalers import Scaler, ZScore
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from gluonts.model.forecast import SampleForecast
 
-__all__ = ["History", "TSDiff", "histories"]
+__all__ = ["TSDiff"]
 
 # Numbers of the draws that are not the sampler's own; sources are spawned, so they never meet the sampler's keys.
 _SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT = 0, 1, 2, 3, 4
@@ -54,23 +54,6 @@ _SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT = 0, 1, 2, 3, 4
 
 _SCALER, _GUIDANCE, _PARAMETERIZATION = ZScore(), QuantileGuidance(), V()
 _STEPPER = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True)
-
-
-@dataclass(frozen=True)
-class History:
-    """What is known of a series when its forecast is made.
-
-    Args:
-        values: float64, shape `(T,)`, NaN where missing, in units of the user.
-        start: period of the first value, or None where dates play no part.
-        item_id: name of the series, or None.
-        key: identity of the series for the noise: equal keys (and seed) give equal noise.
-    """
-
-    values: NDArray[np.float64]
-    start: "pd.Period | None"
-    item_id: str | None
-    key: int
 
 
 @dataclass(frozen=True)
@@ -323,14 +306,14 @@ class TSDiff(Adapter):
     ) -> NDArray[np.float64]:
         device = next(self.parameters()).device
         context = torch.from_numpy(np.stack([self._context(history) for history in part])).to(device)
-        level = torch.tensor([_level(history.values) for history in part], dtype=torch.float64, device=device)
+        level = torch.tensor([level_of(history.values) for history in part], dtype=torch.float64, device=device)
         target = torch.nn.functional.pad(context, (0, self.prediction_length), value=torch.nan)
         window = self._encode(target, level)
 
         per_series = NoiseSource(seed, [history.key for history in part])
         levels = quantile_levels(per_series.spawn(_LEVELS), num_samples, key=0).flatten().to(device)
         signs = self._signs(per_series, num_samples).to(window.x)
-        rows = [_hash(history.key, i) for history in part for i in range(num_samples)]
+        rows = [hash_key(history.key, i) for history in part for i in range(num_samples)]
         covariates = self._covariates(part)
 
         def repeat(x: Tensor) -> Tensor:
@@ -411,40 +394,6 @@ class TSDiff(Adapter):
         if self.context_dropout is not None:
             channels.append(like.new_zeros(batch, self.length, 2) if shown is None else shown)
         return {"covariates": torch.cat(channels, dim=-1)} if channels else None
-
-
-def histories(data: Any) -> Iterator[History]:
-    """The series of a GluonTS data set, or of plain arrays, as :class:`History`.
-
-    Raises:
-        ValueError: for a single one-dimensional array (wrap it in a list), or entries without a target.
-    """
-    if isinstance(data, np.ndarray) and data.ndim == 1:
-        raise ValueError("one series is a list of one array: forecast([values])")
-    for index, entry in enumerate(data):
-        if not isinstance(entry, Mapping):
-            yield History(_series(entry), None, None, _hash("array", index))
-            continue
-        values, start, item_id = _series(entry["target"]), entry["start"], entry.get("item_id")
-        name = f"position {index}" if item_id is None else f"item {item_id}"
-        yield History(values, start, None if item_id is None else str(item_id), _hash(name, str(start + len(values))))
-
-
-def _series(target: Any) -> NDArray[np.float64]:
-    values = np.array(target, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"a series must be one-dimensional and not empty, got shape {values.shape}")
-    values[~np.isfinite(values)] = np.nan
-    return values
-
-
-def _level(values: NDArray[np.float64]) -> float:
-    return float(np.nanmean(np.abs(values)))
-
-
-def _hash(*parts: object) -> int:
-    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
 
 
 def _fill(target: Tensor, observed: Tensor) -> Tensor:

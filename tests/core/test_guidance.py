@@ -217,6 +217,20 @@ def test_18_vector_valued_schedules_can_be_guided(vector: VP, make_mixer: Callab
             "name different things.*lable",
         ),
         (
+            lambda d: AdaptiveGuidance(d, 1.0, {"lable": FREE["label"]})(
+                normal(2, 2), double(0.5), condition={"label": torch.tensor([0, 1])}
+            ),
+            "name different things.*lable",
+        ),
+        (
+            lambda d: EnergyGuidance(d.mixture, lambda clean, t, condition: clean.sum())(normal(2, 2), double(0.5)),
+            r"energy must return one value per sample, shape \(2,\), got \(\)",
+        ),
+        (
+            lambda d: ClassifierGuidance(d.mixture, lambda x, t: x)(normal(2, 2), double(0.5)),
+            r"log_likelihood must return one value per sample, shape \(2,\), got \(2, 2\)",
+        ),
+        (
             lambda d: ClassifierFree(d, 1.0, {"label": "none"})(
                 normal(2, 2), double(0.5), condition={"label": torch.tensor([0, 1])}
             ),

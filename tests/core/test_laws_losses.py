@@ -220,6 +220,15 @@ def test_10_published_checkpoints_see_the_state_as_it_is() -> None:
     torch.testing.assert_close(network.seen[1], t.expand(2))
 
 
+def test_networks_must_return_the_shape_of_the_state() -> None:
+    denoiser = Denoiser(Written(lambda x, t: x[..., :1]), GaussianPath(VP()))
+    with pytest.raises(ValueError, match=r"returned shape \(2, 1\), expected \(2, 3\)"):
+        denoiser(torch.zeros(2, 3), torch.tensor(0.5))
+    categorical = CategoricalDenoiser(Logits(), CategoricalPath.uniform(VP(), 4))
+    with pytest.raises(ValueError, match=r"returned shape \(2, 5, 3\), expected \(2, 5, 4\)"):
+        categorical(torch.zeros(2, 5, dtype=torch.long), torch.tensor(0.5))
+
+
 def test_networks_are_shown_the_time_they_were_trained_on() -> None:
     network = Written(lambda x, t: x)
     x, t = torch.zeros(2, 1), torch.tensor(0.3, dtype=torch.float64)

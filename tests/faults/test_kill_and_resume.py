@@ -49,12 +49,14 @@ def test_killed_at_an_epochs_border(fit):
     assert digest(fit.checkpoint("killed")) == digest(fit.checkpoint("whole"))
 
 
-def test_killed_again_right_after_resuming_at_a_border(fit):
-    assert fit("whole").status == 0
-    for options in ([], ["--ckpt_path=last"]):
-        ended = fit("killed", "--checkpoint_every=10", *options, TOY_KILL_AT="20")
+def test_resumed_at_several_borders_the_epochs_are_still_counted_right(fit):
+    limits = ["--trainer.max_epochs=6", "--trainer.max_steps=1000"]
+    assert fit("whole", *limits).status == 0
+    assert digest(fit.checkpoint("whole"))["step"] == "60"
+    for batch in ("20", "20", "50"):
+        ended = fit("killed", "--checkpoint_every=10", "--ckpt_path=last", *limits, TOY_KILL_AT=batch)
         assert ended.status == -signal.SIGKILL, ended.output
-    assert fit("killed", "--ckpt_path=last").status == 0
+    assert fit("killed", *limits, "--ckpt_path=last").status == 0
     assert digest(fit.checkpoint("killed")) == digest(fit.checkpoint("whole"))
 
 

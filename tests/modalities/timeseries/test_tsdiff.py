@@ -137,7 +137,8 @@ def test_sign_flip_makes_forecasts_of_mirrored_series_mirrored_in_law(series: li
 
 def test_minimum_limits_forecasts_only_from_below(series: list[np.ndarray]) -> None:
     free, bounded = small().forecast(series, 20), small(minimum=11.0).forecast(series, 20)
-    assert free.min() < 11.0 and np.array_equal(bounded, np.maximum(free, 11.0))
+    assert free.min() < 11.0
+    assert np.array_equal(bounded, np.maximum(free, 11.0))
 
 
 def test_context_channels_are_shown_in_forecasts_and_blank_in_samples(series: list[np.ndarray]) -> None:
@@ -147,10 +148,12 @@ def test_context_channels_are_shown_in_forecasts_and_blank_in_samples(series: li
         lambda module, args, kwargs: seen.append(kwargs["condition"]["covariates"]), with_kwargs=True
     )
     model.sample(2)
-    assert seen[-1].shape == (2, C + H, 2) and not seen[-1].any()
+    assert seen[-1].shape == (2, C + H, 2)
+    assert not seen[-1].any()
     model.forecast([series[0]], 3)
     shown, known = seen[-1][0].T
-    assert known.tolist() == [1.0] * C + [0.0] * H and not shown[C:].any()
+    assert known.tolist() == [1.0] * C + [0.0] * H
+    assert not shown[C:].any()
     assert shown[:C].std() > 0.5
     batch = {"target": torch.randn(400, C + H, dtype=torch.float64), "level": torch.ones(400, dtype=torch.float64)}
     model.loss(batch, NoiseSource(0, range(400)))

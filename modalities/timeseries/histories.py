@@ -1,0 +1,69 @@
+"""What a forecaster may know of a series, whatever kind of data set it comes from."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["History", "hash_key", "histories", "level_of"]
+
+
+@dataclass(frozen=True)
+class History:
+    """What is known of a series when its forecast is made.
+
+    Args:
+        values: float64, shape `(T,)`, NaN where missing, in units of the user.
+        start: period of the first value, or None where dates play no part.
+        item_id: name of the series, or None.
+        key: identity of the series for the noise: equal keys (and seed) give equal noise.
+    """
+
+    values: NDArray[np.float64]
+    start: "pd.Period | None"
+    item_id: str | None
+    key: int
+
+
+def histories(data: Any) -> Iterator[History]:
+    """The series of a GluonTS data set, or of plain arrays, as :class:`History`.
+
+    Raises:
+        ValueError: for a single one-dimensional array (wrap it in a list), or entries without a target.
+    """
+    if isinstance(data, np.ndarray) and data.ndim == 1:
+        raise ValueError("one series is a list of one array: forecast([values])")
+    for index, entry in enumerate(data):
+        if not isinstance(entry, Mapping):
+            yield History(_series(entry), None, None, hash_key("array", index))
+            continue
+        values, start, item_id = _series(entry["target"]), entry["start"], entry.get("item_id")
+        name = f"position {index}" if item_id is None else f"item {item_id}"
+        yield History(
+            values, start, None if item_id is None else str(item_id), hash_key(name, str(start + len(values)))
+        )
+
+
+def _series(target: Any) -> NDArray[np.float64]:
+    values = np.array(target, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"a series must be one-dimensional and not empty, got shape {values.shape}")
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def level_of(values: NDArray[np.float64]) -> float:
+    """Mean magnitude of the observed values of a series."""
+    return float(np.nanmean(np.abs(values)))
+
+
+def hash_key(*parts: object) -> int:
+    """A well-spread 64-bit key of anything that can be written down, the same in every process."""
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
