@@ -90,7 +90,8 @@ class Multistep(Stepper):
         corrector: whether to use the free corrector.
         extrapolation: "lagrange" (exact), "midpoint" (the public second-order "2M" weights), or "public3" (the
             public third order, whose second difference lacks a factor 2 and which therefore has order 2).
-        lower_order_final: fall back to lower orders in the last steps; safer at few steps.
+        lower_order_final: fall back to lower orders in the last steps. Default: only in the exponential coordinates
+            "data" and "noise", where extrapolating over the last, long steps in log-SNR is unsafe.
         ddim_eta: read ``eta`` as DDIM's :math:`\\eta` (standard deviation relative to ancestral sampling).
 
     Raises:
@@ -103,7 +104,7 @@ class Multistep(Stepper):
     eta: float = 0.0
     corrector: bool = True
     extrapolation: Extrapolation = "lagrange"
-    lower_order_final: bool = True
+    lower_order_final: bool | None = None
     ddim_eta: bool = False
 
     def __post_init__(self) -> None:
@@ -127,7 +128,10 @@ class Multistep(Stepper):
         limit = self.order
         if self.eta > 0:  # extrapolating features that hold replaced noise would blow up at few steps
             limit = min(limit, max(1, steps // 3)) if isinstance(coordinate, DataCoordinate) else 1
-        orders = [min(limit, i + 1, steps - i if self.lower_order_final else limit) for i in range(steps)]
+        lower = self.lower_order_final
+        if lower is None:
+            lower = isinstance(coordinate, DataCoordinate | NoiseCoordinate)
+        orders = [min(limit, i + 1, steps - i if lower else limit) for i in range(steps)]
         to_clean = bool(np.all(sigma[-1] == 0))
         rows: list[Row] = []
         for order, run in groupby(range(steps - to_clean), orders.__getitem__):

@@ -515,9 +515,10 @@ def effective_orders(stepper: Multistep, steps: int) -> list[int]:
 
 
 def test_orders_rise_at_the_start_and_fall_at_the_end() -> None:
-    assert effective_orders(Multistep(3), 6) == [1, 2, 3, 3, 2, 1]
-    assert effective_orders(Multistep(2), 5) == [1, 2, 2, 2, 1]
-    assert effective_orders(Multistep(3, lower_order_final=False), 5) == [1, 2, 3, 3, 3]
+    assert effective_orders(Multistep(3, "data"), 6) == [1, 2, 3, 3, 2, 1]
+    assert effective_orders(Multistep(2, "noise"), 5) == [1, 2, 2, 2, 1]
+    assert effective_orders(Multistep(3, lower_order_final=True), 6) == [1, 2, 3, 3, 2, 1]
+    assert effective_orders(Multistep(3), 5) == effective_orders(Multistep(3, "trig"), 5) == [1, 2, 3, 3, 3]
     assert effective_orders(Multistep(2), 1) == [1]
     assert effective_orders(Multistep(3, "data", eta=1.0), 6) == [1, 2, 2, 2, 2, 1]
     assert effective_orders(Multistep(2, "data", eta=1.0), 5) == [1] * 5
