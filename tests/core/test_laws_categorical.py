@@ -187,6 +187,20 @@ def test_padding_and_batch_mates_do_not_change_categorical_samples() -> None:
     assert torch.equal(alone, short[1:])
 
 
+@pytest.mark.parametrize("support", [Full(), Symmetric()])
+def test_padding_is_class_zero_even_where_class_zero_is_impossible(support: Full | Symmetric) -> None:
+    path, law = make("absorbing", support=support), double([0.0, 0.5, 0.5, 0.0])
+    x_0, mask = torch.ones(2, 4, 4, dtype=torch.long), torch.tensor([[True] * 4, [True, True, False, False]])
+    source, t, s = NoiseSource(0, range(2)), double(0.9), double(0.5)
+    real = support.real(x_0, mask).expand(x_0.shape)
+    noisy = path.perturb(x_0, t, source, mask)
+    sampled = Sampler(Ancestral(), UniformGrid(end=0.0), 4)(Exact(path, law), (2, 4, 4), generator=source, mask=mask).x
+    posterior = path.sample_posterior(noisy, law.expand(2, 4, 4, K), t, s, source, mask)
+    for x in (noisy, path.prior(x_0, source, mask), posterior, sampled):
+        assert (x[~real] == 0).all()
+        assert (x[real] > 0).all()
+
+
 def test_absorbing_chains_never_change_what_is_revealed() -> None:
     path, law = make("absorbing"), double([0.5, 0.3, 0.2, 0.0])
     given = torch.tensor([[0, 3, 1, 3, 2]])

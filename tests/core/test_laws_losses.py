@@ -345,6 +345,16 @@ def test_20_loss_does_not_depend_on_padding(
     torch.testing.assert_close(alone, short.value, rtol=1e-9, atol=1e-12)
 
 
+def test_21_networks_never_see_garbage_in_padding(case: Any) -> None:
+    path, mask, source = GaussianPath(VP(), case.support), case.mask(size=8), NoiseSource(1, range(3))
+    network = Written(lambda x, t: x)
+    DenoisingLoss(Denoiser(network, path))(case.pad(case.state(0), 3, float("nan")), source, mask=mask)
+    assert network.seen is not None
+    padding = ~case.support.real(network.seen[0], mask).expand(network.seen[0].shape)
+    assert (network.seen[0][padding] == 0).all()
+    torch.testing.assert_close(case.support.project(network.seen[0], mask), network.seen[0], rtol=0, atol=1e-12)
+
+
 def test_21_loss_does_not_see_what_a_network_writes_on_padding(case: Any) -> None:
     """The mean runs over real entries: with zero data and F = 0 on them it is the mean of eps^2 there."""
     path, mask, source = GaussianPath(VP(), case.support), case.mask(), NoiseSource(1, range(3))
