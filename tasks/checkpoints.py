@@ -65,10 +65,11 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(path)
         self.every_n_steps = every_n_steps
         self._saved_step = 0
+        self._trained = False
         self._gradients: dict[str, torch.Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step
+        self._saved_step, self._trained = trainer.global_step, False
         parameters = dict(pl_module.named_parameters())
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name].device)
@@ -81,15 +82,20 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # With accumulated gradients several batches share a step; only the first follows the optimiser's step.
-        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_step:
+        self._trained = True
+        # With accumulated gradients several batches share a step; only the first follows the optimiser's step. After an
+        # epoch's last batch the epoch's end is the point that can be resumed from exactly.
+        due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._saved_step
+        if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._trained:
+            self._save(trainer)
+            return
         # Resumed at an epoch's end with max_steps set, Lightning (2.6) ends that epoch, and counts it, a second time.
         for progress in (trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_progress.total):
             cast(Any, progress).processed = cast(Any, progress).started
-        self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Lightning forgets gradients that are being accumulated, and would continue with a part of them.

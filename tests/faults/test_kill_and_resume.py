@@ -60,6 +60,16 @@ def test_resumed_at_several_borders_the_epochs_are_still_counted_right(fit):
     assert digest(fit.checkpoint("killed")) == digest(fit.checkpoint("whole"))
 
 
+@pytest.mark.parametrize(("variable", "status"), [("TOY_VAL_KILL_AT", -signal.SIGKILL), ("TOY_VAL_TERM_AT", 143)])
+def test_stopped_in_validation(fit, variable, status):
+    limits = ["--trainer.max_epochs=3", "--trainer.max_steps=-1"]
+    assert fit("whole", *limits).status == 0
+    stopped = fit("stopped", *limits, "--checkpoint_every=5", **{variable: "20"})
+    assert stopped.status == status, stopped.output
+    assert fit("stopped", *limits, "--ckpt_path=last").status == 0
+    assert digest(fit.checkpoint("stopped")) == digest(fit.checkpoint("whole"))
+
+
 @pytest.mark.parametrize(("variable", "status"), [("TOY_TERM_AT", 143), ("TOY_INT_AT", 130)])
 @pytest.mark.parametrize("variant", ["plain", "accumulated gradients"])
 def test_a_polite_stop_keeps_the_very_last_step(fit, variable, status, variant):
