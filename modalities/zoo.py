@@ -47,8 +47,12 @@ def _hub_folder(repo_id: str) -> Path:
         raise ModelFolderError(
             f"no folder {repo_id!r}; to look it up on the model hub, install it: pip install 'fourfold[hub]'"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
+    from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(repo_id, allow_patterns=[WEIGHTS, CONFIG, CARD, MANIFEST]))
