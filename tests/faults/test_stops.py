@@ -84,7 +84,8 @@ def test_no_checkpoint_holds_a_nan(fit, checkpoints):
     class Broken(toy.ToyTask):
         def optimizer_step(self, *args, **kwargs):
             super().optimizer_step(*args, **kwargs)
-            if self.global_step == 9:
+            # Counted when this returns: the ninth step, after which a checkpoint is due.
+            if self.global_step == 8:
                 next(self.parameters()).data[:] = float("nan")
 
     def main(args):
