@@ -6,8 +6,9 @@ distribution.
 Uniform, marginal and absorbing ("mask") diffusion are choices of :math:`\pi`. With :math:`a_{ts} = a_t/a_s` and
 :math:`w_k = p_0(k) / q(x_t | x_0 = k)` the reverse step for any s < t costs O(K) and needs no transition matrices:
 
-.. math:: q(x_s = k | x_t) \propto [a_{ts} 1(x_t = k) + (1 - a_{ts}) \pi(x_t)] \, [a_s w_k + (1 - a_s) \pi_k
-\textstyle\sum_j w_j]
+.. math::
+    q(x_s = k | x_t) \propto [a_{ts} 1(x_t = k) + (1 - a_{ts}) \pi(x_t)] \,
+    [a_s w_k + (1 - a_s) \pi_k \textstyle\sum_j w_j]
 
 Source: Austin et al. 2021, "Structured Denoising Diffusion Models in Discrete State-Spaces" (D3PM), arXiv
 2107.03006, eq. 3; marginal limits: Vignac et al. 2023 (DiGress), arXiv 2209.14734.
