@@ -59,7 +59,7 @@ class AdaptiveGuidance(GuidedDenoiser):
 
         everything = dict(condition)
         free_condition = {
-            k: v.expand(len(index), *v.shape[1:]) if isinstance(v, Tensor) and v.ndim and v.shape[0] == 1 else part(v)
+            k: v.expand(len(index), *v.shape[1:]) if isinstance(v, Tensor) and v.shape[:1] in ((), (1,)) else part(v)
             for k, v in self.unconditional.items()
         }
         stacked = stack_conditions([everything, everything], batch)

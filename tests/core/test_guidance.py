@@ -383,6 +383,24 @@ def test_q2_adaptive_guidance_saves_evaluations_and_changes_little(scale: float,
     torch.testing.assert_close(part.x, saved.x[7:9], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("gap", "ends"), [(0.9, False), (1.1, True)])
+def test_q2_guidance_ends_when_the_gap_is_small_beside_the_prediction(gap: float, ends: bool) -> None:
+    class Two(BaseDenoiser):
+        """100 with the condition, 0 without: a gap of exactly one, relative to the prediction."""
+
+        path = GaussianPath(VP())
+
+        def forward(self, x_t: Tensor, t: Tensor, *, mask: Any = None, condition: Condition | None = None) -> Tensor:
+            assert condition is not None
+            return torch.zeros_like(x_t) + 100 * condition["on"].to(x_t)[:, None]
+
+    guided = AdaptiveGuidance(Two(), 2.0, {"on": torch.tensor(0.0)}, gap=gap)
+    guided.reset()
+    x, on = normal(1, 2), {"on": torch.ones(1)}
+    assert float(guided(x, double(0.5), condition=on)[0, 0]) == 200
+    assert float(guided(x, double(0.4), condition=on)[0, 0]) == (100 if ends else 200)
+
+
 def test_q2_samples_end_their_guidance_one_by_one(labelled: Labelled) -> None:
     x, label = normal(3, 2), {"label": torch.tensor([0, 1, 2])}
     guided = AdaptiveGuidance(labelled, double([1.5, 2.0, 3.0]), FREE, gap=0.03)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ from fourfold.core import (
 from fourfold.core.paths import posterior_coefficients
 from fourfold.core.schedules import schedule_values
 from fourfold.core.solvers import COORDINATES, multistep_update
+from fourfold.core.solvers.coordinates import Coordinate, Trig
 from fourfold.core.testing import GaussianOracle
 
 
@@ -587,10 +589,25 @@ def test_callbacks_see_every_step_and_can_interrupt(few: Stepper, make_mixer: Ca
 
 
 def test_samplers_do_not_track_gradients(make_mixer: Callable[..., nn.Module]) -> None:
-    module = make_mixer()
-    module.register_parameter("scale", nn.Parameter(torch.ones(())))
-    x = Sampler(Multistep(), steps=2)(Denoiser(module, GaussianPath(VP())), (2, 3), generator=0).x
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor, t: Tensor, *, mask: Any = None, condition: Any = None) -> Tensor:
+            return self.scale * x
+
+    denoiser = Denoiser(Scaled(), GaussianPath(VP()))
+    x = Sampler(Multistep(), steps=2)(denoiser, (2, 3), generator=0).x
     assert not x.requires_grad
+    assert denoiser(x, torch.tensor(0.5)).requires_grad
+
+
+@pytest.mark.parametrize("coordinate", [*COORDINATES.values(), Trig(0.3), Trig(4.0)], ids=str)
+def test_coordinates_know_the_logsnr_of_their_positions(coordinate: Coordinate) -> None:
+    alpha, sigma = np.array([0.9, 0.5, 0.1]), np.array([0.1, 0.5, 2.0])
+    there = coordinate.logsnr_at(coordinate.position(alpha, sigma))
+    np.testing.assert_allclose(there, np.log(alpha / sigma), rtol=1e-12, atol=1e-12)
 
 
 # centered paths
