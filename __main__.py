@@ -38,8 +38,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         print(_task_help(first))
         return 0
-    if not rest[0].startswith("-") and rest[0] not in COMMANDS:
-        return _fail(f"unknown command {rest[0]!r}{_near(rest[0], COMMANDS)}; see: fourfold {first} --help")
+    known = {**COMMANDS, **TASKS[first].commands}
+    if not rest[0].startswith("-") and rest[0] not in known:
+        return _fail(f"unknown command {rest[0]!r}{_near(rest[0], known)}; see: fourfold {first} --help")
     return int(import_module(TASKS[first].module).main(rest) or 0)
 
 
@@ -71,7 +72,7 @@ def _task_help(task: str) -> str:
         "",
         "commands:",
     ]
-    lines += [f"  {name:14} {summary}" for name, summary in COMMANDS.items()]
+    lines += [f"  {name:14} {summary}" for name, summary in {**COMMANDS, **TASKS[task].commands}.items()]
     names = [name for name in shipped() if name.startswith(f"{task}/")]
     if names:
         lines += ["", "configurations:", *(f"  {name}  {describe(name)}".rstrip() for name in names)]

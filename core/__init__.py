@@ -42,7 +42,14 @@ from .densities import (
 )
 from .ema import EMA, PowerEMA
 from .grids import Grid, KarrasGrid, LogSNRGrid, QuadraticGrid, StraightGrid, TimesGrid, UniformGrid
-from .guidance import AdaptiveGuidance, ClassifierFree, ClassifierGuidance, EnergyGuidance, GuidedDenoiser
+from .guidance import (
+    AdaptiveGuidance,
+    ClassifierFree,
+    ClassifierGuidance,
+    EnergyGuidance,
+    GuidedDenoiser,
+    Replacement,
+)
 from .losses import (
     CategoricalLoss,
     DataWeight,
@@ -149,6 +156,7 @@ __all__ = [
     "PublicDPMSolverPP3M",
     "QuadraticGrid",
     "Rectified",
+    "Replacement",
     "RungeKutta",
     "SASolver",
     "Sample",

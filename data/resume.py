@@ -88,7 +88,7 @@ def train_loader(
     batch_size: int,
     seed: int,
     trainer: Trainer | None = None,
-    sampler: type[ResumableSampler] = ResumableSampler,
+    sampler: Callable[..., ResumableSampler] = ResumableSampler,
     size: int | None = None,
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
@@ -101,7 +101,7 @@ def train_loader(
         batch_size: Samples per batch and process.
         seed: Seed of the order.
         trainer: The data module's `self.trainer`: gives rank, world size and, when resuming, the place to start at.
-        sampler: `ResumableSampler` or `FreshSampler`.
+        sampler: `ResumableSampler`, `FreshSampler`, or whatever makes one from (size, seed, world_size, rank).
         size: Samples per epoch; default `len(dataset)`.
         num_workers: Loader processes.
         collate_fn: As in torch's DataLoader.

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .adapter import Adapter
 
 # kind -> "module:function"; the function takes the path of the published file and returns an adapter.
-CONVERTERS: dict[str, str] = {}
+CONVERTERS: dict[str, str] = {
+    "gdss": "fourfold.modalities.graphs.reference_checkpoints:convert_gdss",
+    "geotdm": "fourfold.modalities.trajectories.reference_geotdm:read_reference",
+    "tsdiff": "fourfold.modalities.timeseries.reference_checkpoints:read_reference",
+    "tsdiff-solar": "fourfold.modalities.timeseries.reference_checkpoints:solar",
+    "tsdiff-electricity": "fourfold.modalities.timeseries.reference_checkpoints:electricity",
+    "tsdiff-traffic": "fourfold.modalities.timeseries.reference_checkpoints:traffic",
+    "tsdiff-exchange_rate": "fourfold.modalities.timeseries.reference_checkpoints:exchange_rate",
+    "tsdiff-m4_hourly": "fourfold.modalities.timeseries.reference_checkpoints:m4_hourly",
+    "tsdiff-uber_tlc": "fourfold.modalities.timeseries.reference_checkpoints:uber_tlc",
+    "tsdiff-kdd_cup": "fourfold.modalities.timeseries.reference_checkpoints:kdd_cup",
+    "tsdiff-wiki2000": "fourfold.modalities.timeseries.reference_checkpoints:wiki2000",
+}
 
 
 class UnknownKind(LookupError):
@@ -38,4 +51,8 @@ def convert(kind: str, path: str | Path, out: str | Path) -> Path:
         raise FileNotFoundError(f"no file to convert at {path}")
     module, _, function = CONVERTERS[kind].partition(":")
     reader: Callable[[Path], Adapter] = getattr(import_module(module), function)
-    return reader(Path(path)).save(out, card={"converted from": f"{kind}: {Path(path).name}"})
+    adapter = reader(Path(path))
+    card: dict[str, Any] = {"converted from": f"{kind}: {Path(path).name}"}
+    if (origin := adapter.config().get("origin")) is not None:
+        card["origin"] = origin
+    return adapter.save(out, card=card)

@@ -9,7 +9,14 @@ from .adapter import Adapter
 
 # Modules that register an adapter when imported; only the one asked for is imported.
 HOMES: dict[str, str] = {
+    "gdss": "fourfold.modalities.graphs",
+    "gdss-reference": "fourfold.modalities.graphs.reference_gdss",
+    "pard": "fourfold.modalities.graphs.pard",
     "tsdiff": "fourfold.modalities.timeseries",
+    "tsdiff-multivariate": "fourfold.modalities.timeseries.multivariate",
+    "tsdiff-reference": "fourfold.modalities.timeseries",
+    "geotdm": "fourfold.modalities.trajectories",
+    "geotdm-reference": "fourfold.modalities.trajectories",
 }
 
 _CLASSES: dict[str, type[Adapter]] = {}

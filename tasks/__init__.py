@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -11,10 +11,18 @@ class TaskEntry:
 
     module: str
     summary: str
+    commands: dict[str, str] = field(default_factory=dict)
+    """Commands beyond COMMANDS, and what they do."""
 
 
 TASKS: dict[str, TaskEntry] = {
     "forecasting": TaskEntry("fourfold.tasks.forecasting", "probabilistic forecasts of time series"),
+    "graphs": TaskEntry("fourfold.tasks.graphs", "generation of graphs and molecules"),
+    "trajectories": TaskEntry(
+        "fourfold.tasks.trajectories",
+        "forecasts and generation of the motion of particles, molecules and people",
+        {"animate": "forecasts as predict makes them, with a GIF and a page with a time slider"},
+    ),
 }
 
 COMMANDS: dict[str, str] = {

@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from ..data.errors import DataError
 from ..data.timeseries import ForecastingData, ForecastingDataModule
 from ..data.timeseries.collection import Entry
-from ..modalities.timeseries import TSDiff
+from ..modalities.timeseries import Forecaster
 from ..modalities.timeseries.baselines import bootstrap_random_walk, naive, seasonal_naive
 from ..modalities.timeseries.histories import History, histories
 from ..modalities.timeseries.metrics import coverage, crps, mase, nd, quantiles, seasonal_error
@@ -54,7 +54,7 @@ class ForecastingTask(DiffusionTask):
 
     def __init__(
         self,
-        adapter: TSDiff,
+        adapter: Forecaster,
         optimizer: OptimizerCallable = lambda parameters: AdamW(parameters, lr=2e-3, weight_decay=0.0),
         warmup_steps: int = 50,
         decay_steps: int | None = None,
@@ -66,9 +66,9 @@ class ForecastingTask(DiffusionTask):
         super().__init__(adapter, optimizer, warmup_steps, decay_steps, ema_decay, skip_nonfinite, seed)
         self.picture_samples = picture_samples
 
-    def model(self) -> TSDiff:
+    def model(self) -> Forecaster:
         """The adapter, typed."""
-        assert isinstance(self.adapter, TSDiff)
+        assert isinstance(self.adapter, Forecaster)
         return self.adapter
 
     def figures(self) -> dict[str, Figure]:
@@ -92,8 +92,8 @@ class ForecastingTask(DiffusionTask):
     ) -> list[Path]:
         """Unconditional windows in scaled units: samples.npz and samples.png."""
         data = _data_of(datamodule)
-        start = data.train[0]["start"] if self.model().calendar else None
-        windows = self.model().sample(num_samples, seed=seed, steps=steps, start=start)
+        options = {"start": data.train[0]["start"]} if self.model().calendar else {}
+        windows = self.model().sample(num_samples, seed=seed, steps=steps, **options)
         out.mkdir(parents=True, exist_ok=True)
         np.savez(out / "samples.npz", windows=windows, seed=seed)
         c = self.model().context_length
@@ -265,7 +265,7 @@ def _value(words: Sequence[str], name: str) -> str | None:
 
 
 def _forecasts(
-    model: TSDiff, known: Sequence[History], num_samples: int, steps: int | None, seed: int
+    model: Forecaster, known: Sequence[History], num_samples: int, steps: int | None, seed: int
 ) -> list[NDArray[np.float64]]:
     try:
         return list(model.forecast_histories(known, num_samples, steps=steps, seed=seed))

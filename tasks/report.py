@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file and its caption."""
+    """A PNG or GIF file and its caption."""
 
     path: Path
     caption: str
@@ -42,13 +43,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report; ``verdict`` is the sentence that stands out."""
+    """One part of a report; ``verdict`` is the sentence that stands out, ``links`` are texts and files beside it."""
 
     title: str
     paragraphs: Sequence[str] = ()
     verdict: str = ""
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = field(default_factory=tuple)
+    links: Sequence[tuple[str, str]] = ()
     code: str = ""
 
 
@@ -69,7 +71,7 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     page = environment.from_string(source).render(
         title=title,
         lead=lead,
-        sections=[_prepared(section) for section in sections],
+        sections=[_prepared(section, path.parent) for section in sections],
         foot=f"fourfold {__version__}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +79,13 @@ def write_report(path: Path, title: str, lead: str, sections: Sequence[Section])
     return path
 
 
-def _prepared(section: Section) -> dict[str, Any]:
+def _prepared(section: Section, folder: Path) -> dict[str, Any]:
     return {
         "title": section.title,
         "paragraphs": section.paragraphs,
         "verdict": section.verdict,
         "code": section.code,
+        "links": [(text, os.path.relpath(file, folder)) for text, file in section.links],
         "tables": [
             {
                 "columns": table.columns,
@@ -93,7 +96,11 @@ def _prepared(section: Section) -> dict[str, Any]:
             for table in section.tables
         ],
         "figures": [
-            {"data": base64.b64encode(figure.path.read_bytes()).decode(), "caption": figure.caption}
+            {
+                "kind": "gif" if figure.path.suffix == ".gif" else "png",
+                "data": base64.b64encode(figure.path.read_bytes()).decode(),
+                "caption": figure.caption,
+            }
             for figure in section.figures
         ],
     }

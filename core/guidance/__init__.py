@@ -4,6 +4,7 @@ from .adaptive import AdaptiveGuidance
 from .classifier import ClassifierGuidance
 from .classifier_free import ClassifierFree
 from .energy import Energy, EnergyGuidance
+from .replacement import Replacement
 from .wrapper import GuidedDenoiser
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Energy",
     "EnergyGuidance",
     "GuidedDenoiser",
+    "Replacement",
 ]

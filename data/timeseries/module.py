@@ -22,7 +22,10 @@ class WindowedModel(Protocol):
 
     prediction_length: int
     context_length: int
+    lookback: int
     calendar: tuple[str, ...]
+    dynamic_features: int
+    static_features: int
 
 
 class ForecastingDataModule(LightningDataModule):
@@ -121,10 +124,11 @@ class ForecastingDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         model = self._model()
-        length = model.context_length + model.prediction_length
         size = self.batch_size * self.batches_per_epoch
         try:
-            windows = RandomWindows(self._split()[0], length, model.context_length, size, self.seed)
+            windows = RandomWindows(
+                self._split()[0], sum(_lengths(model)), model.context_length, size, self.seed, model.lookback
+            )
         except WindowError as error:
             raise DataError(f"{self.data.name}: {error}") from error
         return train_loader(
@@ -141,14 +145,15 @@ class ForecastingDataModule(LightningDataModule):
         parts = self._split()[1]
         if not parts:
             return []
-        length = model.context_length + model.prediction_length
-        windows = ValidationWindows(parts, length, model.prediction_length, self.validation_repeats)
+        windows = ValidationWindows(parts, sum(_lengths(model)), model.prediction_length, self.validation_repeats)
         return eval_loader(windows, batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
         model = self._model()
-        length = model.context_length + model.prediction_length
-        parts = [part for e in self.data.test for part in split_series([e], *_lengths(model), 0, model.calendar)[0]]
+        length = sum(_lengths(model))
+        parts = [
+            part for e in self.data.test for part in split_series([e], *_lengths(model), 0, *_covariates(model))[0]
+        ]
         ends = [
             Part(p.values[-length:], p.level, None if p.covariates is None else p.covariates[-length:]) for p in parts
         ]
@@ -159,7 +164,7 @@ class ForecastingDataModule(LightningDataModule):
             model = self._model()
             held_out = self.held_out * model.prediction_length
             try:
-                train, validation, _ = split_series(self.data.train, *_lengths(model), held_out, model.calendar)
+                train, validation, _ = split_series(self.data.train, *_lengths(model), held_out, *_covariates(model))
             except WindowError as error:
                 raise DataError(f"{self.data.name}: {error}") from error
             self._parts = (train, validation)
@@ -200,7 +205,11 @@ class ForecastingDataModule(LightningDataModule):
 
 
 def _lengths(model: WindowedModel) -> tuple[int, int]:
-    return model.context_length, model.prediction_length
+    return model.lookback + model.context_length, model.prediction_length
+
+
+def _covariates(model: WindowedModel) -> tuple[tuple[str, ...], tuple[int, int]]:
+    return model.calendar, (model.dynamic_features, model.static_features)
 
 
 def _latest(data: ForecastingData) -> list[Entry]:

@@ -120,11 +120,11 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"the network was built for windows of shape (B, {self.length}, {self.channels}), got {tuple(x.shape)}"
             )
-        h = self.embed(self._patches(x)) + self.position
+        h = self.embed(self.patches(x)) + self.position
         if self.calendar is not None:
             if condition is None:
                 raise ValueError(f"the network expects covariates of shape (B, {self.length}, {self.covariates})")
-            h = h + self.calendar(self._patches(condition["covariates"]))
+            h = h + self.calendar(self.patches(condition["covariates"]))
         step = self.step(t.expand(x.shape[0]))
         total: Tensor | None = None
         for block in self.blocks:
@@ -134,7 +134,8 @@ class Backbone(nn.Module):
         out = self.head(total).reshape(x.shape[0], -1, self.channels)
         return out[:, -self.length :]
 
-    def _patches(self, x: Tensor) -> Tensor:
+    def patches(self, x: Tensor) -> Tensor:
+        """Patches `(B, tokens, patch * F)` of sequences `(B, L, F)`."""
         # The oldest end is padded: the horizon always fills whole patches of its own when p divides it.
         missing = -x.shape[1] % self.patch
         x = F.pad(x, (0, 0, missing, 0)) if missing else x

@@ -190,6 +190,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         with torch.random.fork_rng(devices=[]):
             self._config = TSDiff(**arguments).config()
         self.calendar: tuple[str, ...] = tuple(self._config["calendar"])
+        self.counts: tuple[int, int] = (self._config["dynamic_features"], self._config["static_features"])
 
     def create_transformation(self) -> Transformation:
         """The identity: windows are cut by the data loader, missing values stay NaN."""
@@ -240,7 +241,9 @@ class TSDiffEstimator(PyTorchLightningEstimator):
             del self.create_lightning_module
 
     def _loader(self, data: Any, size: int, *, epochs: bool) -> DataLoader[Any]:
-        parts, _, _ = split_series(list(data), self.context_length, self.prediction_length, 0, self.calendar)
+        parts, _, _ = split_series(
+            list(data), self.context_length, self.prediction_length, 0, self.calendar, self.counts
+        )
         length = self.context_length + self.prediction_length
         windows = RandomWindows(parts, length, self.context_length, size, self.seed)
         return DataLoader(windows, batch_size=self.batch_size, sampler=_Counting(size, epochs))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "hash_key", "histories", "level_of"]
+__all__ = ["History", "covariates_of", "hash_key", "histories", "level_of"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,16 @@ class History:
         start: period of the first value, or None where dates play no part.
         item_id: name of the series, or None.
         key: identity of the series for the noise: equal keys (and seed) give equal noise.
+        dynamic: covariates known for the past and the future, float32, shape `(T', F)` with T' >= T, or None.
+        static: covariates of the series, float32, shape `(F,)`, or None.
     """
 
     values: NDArray[np.float64]
     start: "pd.Period | None"
     item_id: str | None
     key: int
+    dynamic: NDArray[np.float32] | None = None
+    static: NDArray[np.float32] | None = None
 
 
 def histories(data: Any) -> Iterator[History]:
@@ -45,9 +49,17 @@ def histories(data: Any) -> Iterator[History]:
             continue
         values, start, item_id = _series(entry["target"]), entry["start"], entry.get("item_id")
         name = f"position {index}" if item_id is None else f"item {item_id}"
-        yield History(
-            values, start, None if item_id is None else str(item_id), hash_key(name, str(start + len(values)))
-        )
+        key = hash_key(name, str(start + len(values)))
+        yield History(values, start, None if item_id is None else str(item_id), key, *covariates_of(entry))
+
+
+def covariates_of(entry: Mapping[str, Any]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """Dynamic `(T', F)` and static `(F,)` covariates of a GluonTS entry: `feat_dynamic_real` `(F, T')` (or `(T',)`) and
+    `feat_static_real` `(F,)`."""
+    dynamic, static = entry.get("feat_dynamic_real"), entry.get("feat_static_real")
+    if dynamic is not None:
+        dynamic = np.ascontiguousarray(np.atleast_2d(np.asarray(dynamic, dtype=np.float32)).T)
+    return dynamic, None if static is None else np.asarray(static, dtype=np.float32).reshape(-1)
 
 
 def _series(target: Any) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ stochastic steps instead of 100, and with `sign_flip` half of the samples are dr
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,13 +32,15 @@ from ...core import (
     V,
 )
 from ...core.solvers.sampler import Stepper
-from ..adapter import Adapter
 from ..registry import register
 from .backbone import Backbone
-from .calendar import HARMONICS, calendar_covariates
-from .components import GUIDANCES, PARAMETERIZATIONS, SCALERS, STEPPERS, build, describe
+from .calendar import HARMONICS, window_covariates
+from .components import GUIDANCES, MASKS, PARAMETERIZATIONS, SCALERS, STEPPERS, build, describe
+from .encoding import ScaledWindows, scale_windows
+from .forecaster import Forecaster
 from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
-from .histories import History, hash_key, histories, level_of
+from .histories import History, hash_key, level_of
+from .masks import ContextMasks, Masks
 from .s4d import cached_kernels
 from .scalers import Scaler, ZScore
 
@@ -46,28 +48,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from gluonts.model.forecast import SampleForecast
 
-__all__ = ["TSDiff"]
+    from .imputation import Imputation
+    from .synthesis import SyntheticWindows
+
+__all__ = ["Drawing", "TSDiff"]
 
 # Numbers of the draws that are not the sampler's own; sources are spawned, so they never meet the sampler's keys.
-_SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT = 0, 1, 2, 3, 4
+_SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT, _MASKS = 0, 1, 2, 3, 4, 5
 
 
-_SCALER, _GUIDANCE, _PARAMETERIZATION = ZScore(), QuantileGuidance(), V()
+_SCALER, _GUIDANCE, _PARAMETERIZATION, _MASK = ZScore(), QuantileGuidance(), V(), ContextMasks()
 _STEPPER = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Scaled windows: x and observed `(B, L, 1)`, loc and scale `(B, 1)`."""
-
-    x: Tensor
-    observed: Tensor
-    loc: Tensor
-    scale: Tensor
-
-
 @register
-class TSDiff(Adapter):
+class TSDiff(Forecaster):
     """Unconditional diffusion model of univariate windows; forecasts by self-guidance.
 
     Args:
@@ -88,6 +83,11 @@ class TSDiff(Adapter):
             the network has two more input channels, the observed context and where it is observed, which are blanked
             in this fraction of the training windows (and in :meth:`sample`); forecasts show them, with or without
             guidance on top.
+        masks: what of a window a network with `context_dropout` is shown, in training and sampling; with
+            :class:`.masks.RandomMasks` one network forecasts, imputes and backcasts.
+        dynamic_features: number of covariates that are known for the horizon too, besides the calendar
+            (`feat_dynamic_real` of an entry; of order one, as they are not scaled).
+        static_features: number of covariates that belong to the series (`feat_static_real`).
         clip: scaled values are limited to +- this, so that one extreme window does not rule the loss.
         minimum: forecasts are not allowed below this value in units of the user (0 for counts); None for no limit.
         hidden: width of the network.
@@ -113,6 +113,9 @@ class TSDiff(Adapter):
         calendar: Sequence[str] = (),
         sign_flip: bool = False,
         context_dropout: float | None = None,
+        masks: Masks | Mapping[str, Any] = _MASK,
+        dynamic_features: int = 0,
+        static_features: int = 0,
         clip: float = 10.0,
         minimum: float | None = None,
         hidden: int = 64,
@@ -133,7 +136,11 @@ class TSDiff(Adapter):
             raise ValueError(f"sampling_steps and clip must be positive, got {sampling_steps} and {clip}")
         if context_dropout is not None and not 0 <= context_dropout <= 1:
             raise ValueError(f"context_dropout must be None or in [0, 1], got {context_dropout}")
+        if min(dynamic_features, static_features) < 0:
+            raise ValueError(f"numbers of covariates must not be negative: {dynamic_features}, {static_features}")
         self.context_dropout = context_dropout
+        self.dynamic_features, self.static_features = dynamic_features, static_features
+        self.masks: Masks = build(masks, MASKS)
         self.prediction_length, self.context_length = prediction_length, context_length
         self.scaler: Scaler = build(scaler, SCALERS)
         self.guidance: SelfGuidance = build(guidance, GUIDANCES)
@@ -143,8 +150,8 @@ class TSDiff(Adapter):
         self.sign_flip, self.clip, self.minimum = sign_flip, clip, minimum
         self._sizes = {"hidden": hidden, "blocks": blocks, "modes": modes, "patch": patch}
         self._betas = {"diffusion_steps": diffusion_steps, "beta_start": beta_start, "beta_end": beta_end}
-        covariates = 2 * HARMONICS * len(self.calendar) + (0 if context_dropout is None else 2)
-        network = Backbone(self.length, covariates=covariates, **self._sizes)
+        shown = 0 if context_dropout is None else 2
+        network = Backbone(self.length, covariates=self.num_covariates + shown, **self._sizes)
         schedule = Discrete.linear(diffusion_steps, beta_start, beta_end)
         self.denoiser = Denoiser(network, GaussianPath(schedule), self.parameterization)
 
@@ -152,6 +159,11 @@ class TSDiff(Adapter):
     def length(self) -> int:
         """Window length L = context_length + prediction_length."""
         return self.context_length + self.prediction_length
+
+    @property
+    def num_covariates(self) -> int:
+        """Covariate channels F of a window: calendar, dynamic and static ones."""
+        return 2 * HARMONICS * len(self.calendar) + self.dynamic_features + self.static_features
 
     def config(self) -> dict[str, Any]:
         return {
@@ -165,6 +177,9 @@ class TSDiff(Adapter):
             "calendar": list(self.calendar),
             "sign_flip": self.sign_flip,
             "context_dropout": self.context_dropout,
+            "masks": describe(self.masks, MASKS),
+            "dynamic_features": self.dynamic_features,
+            "static_features": self.static_features,
             "clip": self.clip,
             "minimum": self.minimum,
             **self._sizes,
@@ -176,21 +191,25 @@ class TSDiff(Adapter):
 
         Args:
             batch: `target` `(B, L)`, float64, NaN where missing; `level` `(B,)`, mean magnitude of each series;
-                `covariates` `(B, L, F)` if the model uses the calendar.
+                `covariates` `(B, L, F)` if the model takes any.
             noise: B ids.
 
         Returns:
             Shape `(B,)`; 0 for windows without any observed value.
         """
-        window = self._encode(batch["target"], batch["level"])
+        target, seen = batch["target"], None
+        if self.context_dropout is not None:
+            seen = self.masks.draw(torch.isfinite(target), self.context_length, noise.spawn(_MASKS))
+        # What a network trained on the context alone is shown never decides the scale: the context does, all of it.
+        window = self.encode(target, batch["level"], None if isinstance(self.masks, ContextMasks) else seen)
         x = window.x
         if self.sign_flip:
             x = x * torch.where(noise.spawn(_SIGNS).uniform((x.shape[0], 1, 1), 0) < 0.5, -1.0, 1.0).to(x)
         shown = None
-        if self.context_dropout is not None:
-            visible = noise.spawn(_DROPOUT).uniform((x.shape[0], 1, 1), 0).to(x.device) >= self.context_dropout
-            shown = self._shown(x, window.observed) * visible
-        condition = self._condition(len(x), batch.get("covariates"), shown)
+        if seen is not None and self.context_dropout is not None:
+            dropout = noise.spawn(_DROPOUT).uniform((x.shape[0], 1, 1), 0).to(x.device)
+            shown = _shown(x, seen.unsqueeze(-1)) * (dropout >= self.context_dropout)
+        condition = self.condition(len(x), batch.get("covariates"), shown)
         result = DenoisingLoss(self.denoiser)(x, noise.spawn(_LOSS), weights=window.observed.to(x), condition=condition)
         return result.value
 
@@ -202,6 +221,8 @@ class TSDiff(Adapter):
         steps: int | None = None,
         start: "pd.Period | None" = None,
         stepper: Stepper | None = None,
+        dynamic: NDArray[np.float32] | None = None,
+        static: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Draws windows from the unconditional model.
 
@@ -211,22 +232,23 @@ class TSDiff(Adapter):
             steps: sampling steps, default `sampling_steps`.
             start: first period of the windows; needed if the model uses the calendar.
             stepper: algorithm of sampling.
+            dynamic: known covariates of the windows, shape `(L, F)`, if the model takes any.
+            static: covariates of the series, shape `(F,)`, if the model takes any.
 
         Returns:
             Windows in scaled units, shape `(num_samples, L)`.
         """
         covariates = None
-        if self.calendar:
-            if start is None:
-                raise ValueError("this model uses the calendar: give the first period of the windows as `start`")
-            one = torch.from_numpy(calendar_covariates(start, self.length, self.calendar))
-            covariates = one.expand(num_samples, -1, -1)
-        condition = self._condition(num_samples, covariates, None)
+        if self.num_covariates:
+            counts = (self.dynamic_features, self.static_features)
+            one = window_covariates(start, 0, self.length, self.calendar, dynamic, static, counts)
+            covariates = torch.from_numpy(one).expand(num_samples, -1, -1)
+        condition = self.condition(num_samples, covariates, None)
         noise = NoiseSource(seed, range(num_samples))
         x = self._draw(self.denoiser, noise, condition, steps, stepper)
         return x[..., 0].cpu().numpy()
 
-    def forecast(
+    def forecast(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         data: "Iterable[Mapping[str, Any]] | NDArray[np.floating] | Sequence[NDArray[np.floating]]",
         num_samples: int = 100,
@@ -236,8 +258,10 @@ class TSDiff(Adapter):
         guidance: SelfGuidance | None = None,
         stepper: Stepper | None = None,
         batch_rows: int = 512,
+        prediction_length: int | None = None,
+        context_length: int | None = None,
     ) -> "list[SampleForecast] | NDArray[np.float64]":
-        """Forecasts the `prediction_length` steps after the end of each series.
+        """Forecasts what follows the end of each series.
 
         Series may be of any length from one observed value on; what lies before the context is used for the level of
         the series only, and missing values (NaN) are filled in by the model.
@@ -252,28 +276,27 @@ class TSDiff(Adapter):
             guidance: default the model's.
             stepper: default the model's.
             batch_rows: samples per network call.
+            prediction_length: horizon, default the model's. A longer one is made in blocks: every sample goes on from
+                its own past, so that errors add up as they do in reality, and beyond what the model was trained for.
+            context_length: steps of context that are used, at most (and by default) the model's.
 
         Returns:
             One `SampleForecast` per entry of a data set; samples `(N, S, H)` for arrays.
 
         Raises:
-            ValueError: if a series has no observed value in its context, or dates are needed and missing.
+            ValueError: if a series has no observed value in its context, or dates or covariates are needed and missing.
         """
-        known = list(histories(data))
-        samples = self.forecast_histories(
-            known, num_samples, seed=seed, steps=steps, guidance=guidance, stepper=stepper, batch_rows=batch_rows
+        return super().forecast(
+            data,
+            num_samples,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            stepper=stepper,
+            batch_rows=batch_rows,
+            prediction_length=prediction_length,
+            context_length=context_length,
         )
-        if known and known[0].start is None:
-            return np.stack(list(samples))
-        return [self.as_forecast(history, drawn) for history, drawn in zip(known, samples, strict=True)]
-
-    def as_forecast(self, history: History, samples: NDArray[np.float64]) -> "SampleForecast":
-        """GluonTS' forecast object of samples `(S, H)`."""
-        from gluonts.model.forecast import SampleForecast
-
-        assert history.start is not None
-        start = history.start + len(history.values)
-        return SampleForecast(samples.astype(np.float32), start_date=start, item_id=history.item_id)
 
     def forecast_histories(
         self,
@@ -285,47 +308,195 @@ class TSDiff(Adapter):
         guidance: SelfGuidance | None = None,
         stepper: Stepper | None = None,
         batch_rows: int = 512,
+        prediction_length: int | None = None,
+        context_length: int | None = None,
     ) -> Iterator[NDArray[np.float64]]:
         """Samples `(S, H)` of one series after the other; arguments as in :meth:`forecast`."""
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        guidance = self.guidance if guidance is None else guidance
+        wanted = self.prediction_length if prediction_length is None else prediction_length
+        context = self.context_length if context_length is None else context_length
+        if wanted < 1 or not 1 <= context <= self.context_length:
+            raise ValueError(
+                f"prediction_length must be at least 1 and context_length between 1 and {self.context_length}, the "
+                f"context this model was built for; got {wanted} and {context}"
+            )
+        settings = Drawing(seed, steps, self.guidance if guidance is None else guidance, stepper)
         series = max(1, batch_rows // num_samples)
         for first in range(0, len(known), series):
-            part = known[first : first + series]
-            yield from self._forecast_batch(part, num_samples, seed, steps, guidance, stepper)
+            part = [self._covered(history, wanted) for history in known[first : first + series]]
+            made = self._forecast_batch(part, num_samples, context, settings)
+            while made.shape[2] < wanted:
+                made = np.concatenate((made, self._go_on(part, made, context, settings, batch_rows)), axis=2)
+            yield from made[:, :, :wanted]
+
+    def impute(self, data: Any, num_samples: int = 100, **options: Any) -> "list[Imputation]":
+        """Fills the missing values of series; see :func:`.imputation.impute`."""
+        from .imputation import impute
+
+        return impute(self, data, num_samples, **options)
+
+    def refine(self, data: Any, forecasts: Any, **options: Any) -> Any:
+        """Improves the forecasts of another model; see :func:`.refinement.refine`."""
+        from .refinement import refine
+
+        return refine(self, data, forecasts, **options)
+
+    def synthesize(self, num_windows: int, **options: Any) -> "SyntheticWindows":
+        """Draws windows to train other models on; see :func:`.synthesis.synthesize`."""
+        from .synthesis import synthesize
+
+        return synthesize(self, num_windows, **options)
+
+    def anomaly_score(self, data: Any, **options: Any) -> list[NDArray[np.float64]]:
+        """How surprising every value of series is; see :func:`.anomalies.anomaly_score`."""
+        from .anomalies import anomaly_score
+
+        return anomaly_score(self, data, **options)
+
+    def encode(self, target: Tensor, level: Tensor | None, seen: Tensor | None = None) -> ScaledWindows:
+        """Scales windows `(B, L)`, NaN where missing; see :func:`.encoding.scale_windows`."""
+        if target.ndim != 2 or target.shape[1] != self.length:
+            raise ValueError(f"expected windows of shape (B, {self.length}), got {tuple(target.shape)}")
+        dtype = next(self.parameters()).dtype
+        return scale_windows(target, level, self.scaler, self.context_length, self.clip, dtype, seen)
+
+    def covariates(self, known: Sequence[History], begins: Sequence[int]) -> Tensor | None:
+        """Covariates `(N, L, F)` of the windows that begin at these positions of the series; None if there are none."""
+        if not self.num_covariates:
+            return None
+        counts = (self.dynamic_features, self.static_features)
+        rows = [
+            window_covariates(h.start, begin, self.length, self.calendar, h.dynamic, h.static, counts)
+            for h, begin in zip(known, begins, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).to(next(self.parameters()).device)
+
+    def condition(self, batch: int, covariates: Tensor | None, shown: Tensor | None) -> dict[str, Tensor] | None:
+        """What the network is told besides the state: covariates `(B, L, F)` and what it is shown `(B, L, 2)`."""
+        like = next(self.parameters())
+        channels = []
+        if self.num_covariates:
+            if covariates is None or covariates.shape[-1] != self.num_covariates:
+                got = "none" if covariates is None else str(covariates.shape[-1])
+                raise ValueError(
+                    f"this model takes {self.num_covariates} covariates (calendar "
+                    f"{', '.join(self.calendar) or 'none'}, dynamic {self.dynamic_features}, static "
+                    f"{self.static_features}): the batch needs `covariates`, got {got}"
+                )
+            channels.append(covariates.to(like))
+        if self.context_dropout is not None:
+            channels.append(like.new_zeros(batch, self.length, 2) if shown is None else shown)
+        return {"covariates": torch.cat(channels, dim=-1)} if channels else None
+
+    def shown(self, window: ScaledWindows) -> Tensor:
+        """What a conditional network is shown of windows: values and where they are, `(B, L, 2)`."""
+        return _shown(window.x, self.masks.allowed(window.observed[..., 0], self.context_length).unsqueeze(-1))
+
+    def complete(
+        self,
+        window: ScaledWindows,
+        rows: Sequence[int],
+        settings: "Drawing",
+        *,
+        levels: Tensor,
+        signs: Tensor,
+        covariates: Tensor | None,
+    ) -> Tensor:
+        """Draws whole windows given what is observed of them, wherever that is.
+
+        Args:
+            window: R windows, one per sample.
+            rows: R identities for the noise.
+            settings: how to draw.
+            levels: quantile level of each sample, shape `(R,)`.
+            signs: +1 or, for samples to be drawn mirrored, -1, shape `(R, 1, 1)`.
+            covariates: shape `(R, L, F)`, or None.
+
+        Returns:
+            Scaled windows, shape `(R, L)`.
+        """
+        mirrored = window.x * signs
+        denoiser = settings.guidance.guide(self.denoiser, mirrored, window.observed, levels)
+        shown = None if self.context_dropout is None else self.shown(replace(window, x=mirrored))
+        condition = self.condition(len(rows), covariates, shown)
+        noise = NoiseSource(settings.seed, rows).spawn(_SAMPLER)
+        return (self._draw(denoiser, noise, condition, settings.steps, settings.stepper) * signs)[..., 0]
+
+    def levels_and_signs(self, keys: Sequence[int], num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Quantile levels `(R,)` and signs `(R, 1, 1)` of S samples of each series, R = N S."""
+        device = next(self.parameters()).device
+        per_series = NoiseSource(seed, keys)
+        levels = quantile_levels(per_series.spawn(_LEVELS), num_samples, key=0).flatten().to(device)
+        return levels, self._signs(per_series, num_samples).to(next(self.parameters()))
 
     def _forecast_batch(
+        self, part: Sequence[History], num_samples: int, context: int, settings: "Drawing"
+    ) -> NDArray[np.float64]:
+        levels, signs = self.levels_and_signs([h.key for h in part], num_samples, settings.seed)
+        rows = [hash_key(history.key, i) for history in part for i in range(num_samples)]
+        return self._forecast_rows(part, num_samples, context, settings, rows, levels, signs)
+
+    def _covered(self, history: History, wanted: int) -> History:
+        """The series with dynamic covariates for whole blocks: known ones for the horizon that is wanted, then the last
+        of them, for steps that are drawn and thrown away."""
+        if history.dynamic is None or not self.dynamic_features:
+            return history
+        until = len(history.values) + wanted
+        if len(history.dynamic) < until:
+            raise ValueError(
+                f"this model needs known covariates (feat_dynamic_real) for {until} steps, the future included, got "
+                f"{len(history.dynamic)}"
+            )
+        blocks = -(-wanted // self.prediction_length)
+        beyond = max(0, len(history.values) + blocks * self.prediction_length - len(history.dynamic))
+        return replace(history, dynamic=np.pad(history.dynamic, ((0, beyond), (0, 0)), mode="edge"))
+
+    def _go_on(
+        self,
+        part: Sequence[History],
+        made: NDArray[np.float64],
+        context: int,
+        settings: "Drawing",
+        batch_rows: int,
+    ) -> NDArray[np.float64]:
+        """The next block of every sample `(N, S, H')` of forecasts, each from its own past: `(N, S, H)`."""
+        count, num_samples, so_far = made.shape
+        levels, signs = self.levels_and_signs([hash_key(h.key, so_far) for h in part], num_samples, settings.seed)
+        longer = [
+            replace(h, values=np.concatenate((h.values, sample)))
+            for h, samples in zip(part, made, strict=True)
+            for sample in samples
+        ]
+        rows = [hash_key(h.key, i, so_far) for h in part for i in range(num_samples)]
+        blocks = []
+        for first in range(0, len(rows), batch_rows):
+            some = slice(first, first + batch_rows)
+            blocks.append(
+                self._forecast_rows(longer[some], 1, context, settings, rows[some], levels[some], signs[some])
+            )
+        return np.concatenate(blocks).reshape(count, num_samples, -1)
+
+    def _forecast_rows(
         self,
         part: Sequence[History],
         num_samples: int,
-        seed: int,
-        steps: int | None,
-        guidance: SelfGuidance,
-        stepper: Stepper | None,
+        context: int,
+        settings: "Drawing",
+        rows: Sequence[int],
+        levels: Tensor,
+        signs: Tensor,
     ) -> NDArray[np.float64]:
         device = next(self.parameters()).device
-        context = torch.from_numpy(np.stack([self._context(history) for history in part])).to(device)
+        past = torch.from_numpy(np.stack([self.recent(history) for history in part])).to(device)
+        past[:, : self.context_length - context] = torch.nan
         level = torch.tensor([level_of(history.values) for history in part], dtype=torch.float64, device=device)
-        target = torch.nn.functional.pad(context, (0, self.prediction_length), value=torch.nan)
-        window = self._encode(target, level)
-
-        per_series = NoiseSource(seed, [history.key for history in part])
-        levels = quantile_levels(per_series.spawn(_LEVELS), num_samples, key=0).flatten().to(device)
-        signs = self._signs(per_series, num_samples).to(window.x)
-        rows = [hash_key(history.key, i) for history in part for i in range(num_samples)]
-        covariates = self._covariates(part)
-
-        def repeat(x: Tensor) -> Tensor:
-            return x.repeat_interleave(num_samples, dim=0)
-
-        denoiser = guidance.guide(self.denoiser, repeat(window.x) * signs, repeat(window.observed), levels)
-        shown = None if self.context_dropout is None else self._shown(repeat(window.x) * signs, repeat(window.observed))
-        covariates = None if covariates is None else repeat(covariates.to(device))
-        condition = self._condition(len(rows), covariates, shown)
-        x = self._draw(denoiser, NoiseSource(seed, rows).spawn(_SAMPLER), condition, steps, stepper) * signs
-        horizon = x[:, self.context_length :, 0].double().reshape(len(part), num_samples, -1)
-        values = window.loc.unsqueeze(-1) + window.scale.unsqueeze(-1) * horizon
+        window = self.encode(torch.nn.functional.pad(past, (0, self.prediction_length), value=torch.nan), level)
+        window = window.repeat(num_samples)
+        covariates = self.covariates(part, [len(h.values) - self.context_length for h in part])
+        covariates = None if covariates is None else covariates.repeat_interleave(num_samples, dim=0)
+        x = self.complete(window, rows, settings, levels=levels, signs=signs, covariates=covariates)
+        values = window.in_units(x[:, self.context_length :]).reshape(len(part), num_samples, -1)
         return (values if self.minimum is None else values.clamp(min=self.minimum)).cpu().numpy()
 
     def _draw(
@@ -349,60 +520,24 @@ class TSDiff(Adapter):
         rank = noise.spawn(_SIGNS).uniform((len(noise), num_samples), 0).argsort(dim=1).argsort(dim=1)
         return torch.where(rank % 2 == 0, 1.0, -1.0).reshape(-1, 1, 1)
 
-    def _encode(self, target: Tensor, level: Tensor) -> _Window:
-        if target.ndim != 2 or target.shape[1] != self.length:
-            raise ValueError(f"expected windows of shape (B, {self.length}), got {tuple(target.shape)}")
-        observed = torch.isfinite(target)
-        c = self.context_length
-        loc, scale = self.scaler(target[:, :c], observed[:, :c], self.prediction_length, level)
-        x = ((_fill(target, observed) - loc) / scale).clamp(-self.clip, self.clip)
-        dtype = next(self.parameters()).dtype
-        return _Window(x.to(dtype).unsqueeze(-1), observed.unsqueeze(-1), loc, scale)
 
-    def _context(self, history: History) -> NDArray[np.float64]:
-        values = history.values[-self.context_length :]
-        if not np.isfinite(values).any():
-            name = "a series" if history.item_id is None else f"the series {history.item_id!r}"
-            raise ValueError(
-                f"{name} has no observed value among its last {self.context_length}: it cannot be forecast"
-            )
-        return np.pad(values, (self.context_length - len(values), 0), constant_values=np.nan)
+@dataclass(frozen=True)
+class Drawing:
+    """How windows are drawn.
 
-    def _covariates(self, part: Sequence[History]) -> Tensor | None:
-        if not self.calendar:
-            return None
-        rows = []
-        for history in part:
-            if history.start is None:
-                raise ValueError("this model uses the calendar: forecast entries that have a `start`, not plain arrays")
-            first = history.start + (len(history.values) - self.context_length)
-            rows.append(calendar_covariates(first, self.length, self.calendar))
-        return torch.from_numpy(np.stack(rows))
-
-    def _shown(self, x: Tensor, observed: Tensor) -> Tensor:
-        known = observed.to(x)
-        known = torch.cat((known[:, : self.context_length], torch.zeros_like(known[:, self.context_length :])), dim=1)
-        return torch.cat((x * known, known), dim=-1)
-
-    def _condition(self, batch: int, covariates: Tensor | None, shown: Tensor | None) -> dict[str, Tensor] | None:
-        like = next(self.parameters())
-        channels = []
-        if self.calendar:
-            if covariates is None:
-                raise ValueError("this model uses the calendar: the batch needs `covariates`")
-            channels.append(covariates.to(like))
-        if self.context_dropout is not None:
-            channels.append(like.new_zeros(batch, self.length, 2) if shown is None else shown)
-        return {"covariates": torch.cat(channels, dim=-1)} if channels else None
-
-
-def _fill(target: Tensor, observed: Tensor) -> Tensor:
-    """Missing entries take the last observed value before them, leading ones the first after them.
-
-    The network sees them under noise; the loss and the guidance never do.
+    Args:
+        seed: seed of the noise.
+        steps: sampling steps, None for the model's.
+        guidance: how observations steer.
+        stepper: algorithm, None for the model's.
     """
-    positions = torch.arange(target.shape[1], device=target.device).expand_as(target)
-    last = torch.where(observed, positions, torch.full_like(positions, -1)).cummax(dim=1).values
-    first = torch.where(observed, positions, torch.full_like(positions, target.shape[1] - 1)).amin(dim=1, keepdim=True)
-    filled = target.gather(1, torch.where(last >= 0, last, first))
-    return torch.where(torch.isfinite(filled), filled, torch.zeros_like(filled))
+
+    seed: int
+    steps: int | None
+    guidance: SelfGuidance
+    stepper: Stepper | None = None
+
+
+def _shown(x: Tensor, seen: Tensor) -> Tensor:
+    known = seen.to(x)
+    return torch.cat((x * known, known), dim=-1)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.noise import hash_seed
-from .calendar import calendar_covariates
+from .calendar import window_covariates
+from .histories import covariates_of
 
 __all__ = ["Part", "RandomWindows", "ValidationWindows", "WindowError", "split_series"]
 
@@ -28,7 +29,7 @@ class Part:
     Args:
         values: float64, NaN where missing.
         level: mean magnitude of the series.
-        covariates: calendar covariates, shape `(T, F)`, or None.
+        covariates: calendar, dynamic and static covariates, shape `(T, F)`, or None.
     """
 
     values: NDArray[np.float64]
@@ -65,12 +66,15 @@ class RandomWindows(_Windows):
         context: steps of the window that are context.
         size: windows per epoch.
         seed: seed of the draws.
+        lookback: steps before the context that belong to the window, for lags; they may be missing.
     """
 
-    def __init__(self, parts: Sequence[Part], length: int, context: int, size: int, seed: int = 0) -> None:
+    def __init__(
+        self, parts: Sequence[Part], length: int, context: int, size: int, seed: int = 0, lookback: int = 0
+    ) -> None:
         super().__init__(parts, length)
         self.size, self.seed = size, seed
-        starts = [_good_starts(part.values, length, context) for part in parts]
+        starts = [_good_starts(part.values, length, context, lookback) for part in parts]
         self._owner = np.concatenate([np.full(len(s), i) for i, s in enumerate(starts)])
         self._start = np.concatenate(starts)
         if not len(self._start):
@@ -114,7 +118,12 @@ class ValidationWindows(_Windows):
 
 
 def split_series(
-    series: Sequence[Mapping[str, Any]], context: int, horizon: int, held_out: int, calendar: Sequence[str] = ()
+    series: Sequence[Mapping[str, Any]],
+    context: int,
+    horizon: int,
+    held_out: int,
+    calendar: Sequence[str] = (),
+    counts: tuple[int, int] = (0, 0),
 ) -> tuple[list[Part], list[Part], list[str]]:
     """Training and validation stretches.
 
@@ -127,6 +136,7 @@ def split_series(
         horizon: H.
         held_out: steps kept for validation, 0 for none.
         calendar: names of calendar covariates.
+        counts: how many dynamic (`feat_dynamic_real`) and static (`feat_static_real`) covariates the model takes.
 
     Returns:
         Training parts, validation parts, and what was left out, in words.
@@ -145,7 +155,9 @@ def split_series(
         if len(values) < length:
             short.append(name)
             continue
-        covariates = calendar_covariates(e["start"], len(values), calendar) if calendar else None
+        covariates = None
+        if calendar or any(counts):
+            covariates = window_covariates(e["start"], 0, len(values), calendar, *covariates_of(e), counts)
         validates = held_out >= horizon and len(values) >= length + held_out
         seen = values[: len(values) - held_out] if validates else values
         part = Part(values, float(np.nanmean(np.abs(seen if np.isfinite(seen).any() else values))), covariates)
@@ -176,12 +188,13 @@ def _cut(part: Part, begin: int, end: int) -> Part:
     return Part(part.values[begin:end], part.level, covariates)
 
 
-def _good_starts(values: NDArray[np.float64], length: int, context: int) -> NDArray[np.int64]:
+def _good_starts(values: NDArray[np.float64], length: int, context: int, lookback: int) -> NDArray[np.int64]:
     known = np.concatenate(([0], np.isfinite(values).cumsum()))
     starts = np.arange(len(values) - length + 1)
-    in_context = known[starts + context] - known[starts]
-    in_horizon = known[starts + length] - known[starts + context]
-    return starts[(2 * in_context >= context) & (2 * in_horizon >= length - context)]
+    begin, horizon = starts + lookback, starts + lookback + context
+    in_context = known[horizon] - known[begin]
+    in_horizon = known[starts + length] - known[horizon]
+    return starts[(2 * in_context >= context) & (2 * in_horizon >= length - lookback - context)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from fourfold.core import (
     DDIM,
     VP,
     AdaptiveGuidance,
+    Ancestral,
     BaseDenoiser,
     CategoricalPath,
     ClassifierFree,
@@ -28,8 +29,10 @@ from fourfold.core import (
     JointPath,
     LogSNRGrid,
     Multistep,
+    Replacement,
     Sampler,
     Schedule,
+    UniformGrid,
 )
 from fourfold.core.testing import GaussianMixtureOracle, GaussianOracle, LinearGaussianPosterior
 
@@ -427,3 +430,21 @@ def test_q9_ddim_with_noise_keeps_the_total_variance(targets: SimpleNamespace) -
     assert truth == pytest.approx(9.81, abs=0.01)
     x = Sampler(DDIM(0.5), LogSNRGrid(), 50)(mixture, normal(3000, 10), generator=0).x
     assert float(x.var(0).sum()) == pytest.approx(truth, rel=0.05)
+
+
+@pytest.mark.parametrize("stepper", [Multistep(), DPMSolverPP(2, eta=1.0), Ancestral()], ids=str)
+def test_known_entries_stay_known_and_do_not_touch_independent_ones(stepper: Any) -> None:
+    path = GaussianPath(VP())
+    oracle = GaussianOracle(double([1.0, -2.0]), torch.diag(double([0.5, 2.0])), path)
+    known, fixed = double([[0.7, 0.0]]).expand(50, 2), torch.tensor([True, False])
+    sampler, x = Sampler(stepper, UniformGrid(end=0.0), 12), normal(50, 2)
+    free = sampler(oracle, x, generator=3).x
+    filled = sampler(Replacement(oracle, known, fixed), x, generator=3).x
+    torch.testing.assert_close(filled[:, 0], known[:, 0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(filled[:, 1], free[:, 1], rtol=1e-9, atol=1e-9)
+
+
+def test_replacement_explains_what_is_wrong() -> None:
+    oracle = GaussianOracle(MEAN, COV, GaussianPath(VP()))
+    with pytest.raises(ValueError, match="both be tensors, or both be dicts"):
+        Replacement(oracle, normal(2, 3), {"x": torch.ones(3, dtype=torch.bool)})

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fourfold.modalities.timeseries import Mean, TSDiff, ZScore
+from fourfold.modalities.timeseries import Mean, ReferenceTSDiff, TSDiff, ZScore
 from fourfold.tasks import names
 from fourfold.tasks.forecasting import ForecastingTask, main
 
@@ -133,6 +133,39 @@ def test_shipped_configurations_parse(capsys: pytest.CaptureFixture[str]) -> Non
         status = main(["fit", "--config", name, "--print_config"])
         assert status == 0
         assert "prediction_length" in capsys.readouterr().out
+
+
+def test_every_shipped_configuration_builds_its_model() -> None:
+    import yaml
+    from jsonargparse import ArgumentParser
+
+    from fourfold.data.timeseries import dataset_names
+
+    built = set()
+    for name in (name for name in names.shipped() if name.startswith("forecasting/")):
+        config = yaml.safe_load(names.find(name).read_text(encoding="utf-8"))
+        # small, so that building takes no time; the rest is as shipped
+        config["model"]["adapter"]["init_args"] |= {"hidden": 8, "modes": 2}
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(ForecastingTask, "model")
+        task = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+        built.add(task.adapter.name)
+        assert type(task.adapter)(**task.adapter.config()).config() == task.adapter.config()
+        assert config["data"]["name"] in (None, *dataset_names())
+    assert built == {"tsdiff", "tsdiff-reference"}
+
+
+def test_the_published_model_trains_and_forecasts(csv: str) -> None:
+    small = [word for word in TINY if "modes" not in word]
+    words = ["--data", csv, "--target", "y", "--item", "shop", *small, "--model.adapter.init_args.modes=2"]
+    lags = ["--model.adapter.init_args.lags=[6, 24]", "--data.name=null"]
+    assert main(["fit", "--config", "forecasting/tsdiff-reference-m4_hourly", *words, *lags, "--run", "ref"]) == 0
+    assert main(["evaluate", "--run", "ref", "--num_samples", "4", "--steps", "5"]) == 0
+    stored = json.loads(Path("runs/forecasting/ref/metrics.json").read_text())["evaluate"]
+    assert np.isfinite(stored["metrics"]["tsdiff-reference"]["crps"])
+    assert main(["sample", "--run", "ref", "--num_samples", "2", "--steps", "5"]) == 0
+    assert main(["export", "--run", "ref", "--out", "model"]) == 0
+    assert ReferenceTSDiff.load("model").lags == (6, 24)
 
 
 @pytest.mark.slow

@@ -1,0 +1,259 @@
+"""Mixtures: levels, ratios, disjoint partners, silence, determinism; the data module and its exact resume."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from fourfold.data.audio import MixingSettings, Mixtures, SeparationDataModule, SyntheticEvents, collate, mix
+from fourfold.data.errors import DataError
+
+
+def rng(seed=0):
+    return np.random.Generator(np.random.Philox(seed))
+
+
+class Labelled:
+    """Items with given labels; the sound of item i is noise around its own constant power."""
+
+    sample_rate = 1000
+
+    def __init__(self, labels, silent=()):
+        self._labels, self.silent = [frozenset(names) for names in labels], silent
+
+    def __len__(self):
+        return len(self._labels)
+
+    def labels(self, item):
+        return self._labels[item]
+
+    def captions(self, item):
+        return (f"item {item}", f"the other words for {item}")
+
+    def groups(self):
+        return [np.asarray([i]) for i in range(len(self))]
+
+    def draw(self, item, rng, length):
+        return np.zeros(length, np.float32) if item in self.silent else rng.standard_normal(length).astype(np.float32)
+
+
+def level(wave):
+    return 10 * math.log10(float(np.mean(wave.astype(np.float64) ** 2)))
+
+
+def test_ratio_peak_and_level():
+    settings = MixingSettings(seconds=1, min_snr=-7, max_snr=11, min_sources=2, max_sources=4, peak=0.4)
+    bank = SyntheticEvents()
+    snrs = []
+    for seed in range(30):
+        m = mix(bank, settings, rng(seed))
+        assert m.mixture.dtype == m.target.dtype == np.float32
+        assert np.abs(m.mixture).max() == pytest.approx(0.4, rel=1e-5)
+        # The target as it is inside the mixture: what remains has the promised ratio to it.
+        assert level(m.target) - level(m.mixture - m.target) == pytest.approx(m.snr, abs=1e-3)
+        assert 1 <= len(m.others) <= 3
+        snrs.append(m.snr)
+    assert min(snrs) < -3 < 7 < max(snrs)
+    assert {round(snr) for snr in snrs} != set(snrs)
+
+
+def test_number_of_sources_is_uniform():
+    settings = MixingSettings(seconds=0.1, min_sources=2, max_sources=5)
+    bank = Labelled("abcdefg")
+    counts = np.bincount([1 + len(mix(bank, settings, rng(seed)).others) for seed in range(200)])
+    assert (counts[2:] > 30).all()
+
+
+def test_partners_share_no_label():
+    bank = Labelled([{"dog", "rain"}, {"dog"}, {"rain", "wind"}, {"wind"}, {"bell"}])
+    settings = MixingSettings(seconds=0.1, max_sources=3)
+    for seed in range(100):
+        m = mix(bank, settings, rng(seed))
+        items = [int(m.query.split()[-1]), *(int(other.split()[-1]) for other in m.others)]
+        heard = [label for item in items for label in bank.labels(item)]
+        assert len(heard) == len(set(heard))
+
+
+def test_too_few_classes():
+    with pytest.raises(DataError, match="need 3 sounds without a common label; the bank has 2"):
+        Mixtures(Labelled([{"a"}, {"a", "b"}, {"b"}]), MixingSettings(max_sources=3), seed=0)
+    with pytest.raises(DataError, match="2 sources with silence need 3"):
+        Mixtures(Labelled("ab"), MixingSettings(silence_share=0.1), seed=0)
+
+
+def test_dead_end():
+    """The first two exclude the third; the error says so instead of a loop without end."""
+    bank = Labelled([{"a", "b"}, {"b"}, {"a"}])
+    with pytest.raises(DataError, match="no sound without a common label with"):
+        [mix(bank, MixingSettings(seconds=0.1), rng(seed)) for seed in range(50)]
+
+
+def test_silent_items_are_drawn_again():
+    bank = Labelled("abcd", silent={1})
+    for seed in range(40):
+        m = mix(bank, MixingSettings(seconds=0.1), rng(seed))
+        assert "1" not in m.query
+        assert np.isfinite(m.mixture).all()
+    with pytest.raises(DataError, match="nothing audible"):
+        mix(Labelled("ab", silent={0, 1}), MixingSettings(seconds=0.1), rng())
+
+
+def test_asked_for_something_absent():
+    bank = Labelled("abcd")
+    settings = MixingSettings(seconds=0.1, silence_share=0.5)
+    silent = [m for m in (mix(bank, settings, rng(seed)) for seed in range(100)) if m.snr == -math.inf]
+    assert 30 < len(silent) < 70
+    for m in silent:
+        assert not m.target.any()
+        assert np.abs(m.mixture).max() == pytest.approx(0.5)
+        assert len(m.others) == 2
+        assert m.query.split()[-1] not in {other.split()[-1] for other in m.others}
+
+
+def test_pure_function_of_seed_and_number():
+    settings = MixingSettings(seconds=0.5)
+    a, b = (Mixtures(SyntheticEvents(), settings, seed=4) for _ in range(2))
+    b[3]
+    assert np.array_equal(a[7].mixture, b[7].mixture)
+    assert a[7].query == b[7].query
+    assert not np.array_equal(a[7].mixture, a[8].mixture)
+    assert not np.array_equal(a[7].mixture, Mixtures(SyntheticEvents(), settings, seed=5)[7].mixture)
+
+
+def test_fixed_pairs_go_through_the_classes():
+    bank = Labelled("abcde")
+    pairs = Mixtures(bank, MixingSettings(seconds=0.1, plain_captions=True), seed=0, size=10, cycle=True)
+    assert [m.query for m in (pairs[i] for i in range(10))] == [f"item {i % 5}" for i in range(10)]
+    with pytest.raises(IndexError):
+        pairs[10]
+
+
+def test_descriptions_vary_in_training():
+    bank = Labelled("ab")
+    queries = {mix(bank, MixingSettings(seconds=0.1), rng(seed)).query for seed in range(40)}
+    assert queries == {"item 0", "item 1", "the other words for 0", "the other words for 1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_sources": 1}, "2 <= min_sources"),
+        ({"min_snr": 3, "max_snr": 2}, "min_snr <= max_snr"),
+        ({"seconds": 0}, "seconds"),
+        ({"silence_share": 1}, "silence_share"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MixingSettings(**settings)
+
+
+def trainer(epoch=0, processed=0):
+    progress = SimpleNamespace(is_last_batch=False, current=SimpleNamespace(processed=processed))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(world_size=1, global_rank=0, current_epoch=epoch, fit_loop=loop)
+
+
+def module(**changes):
+    data = SeparationDataModule(
+        **{"batch_size": 3, "batches_per_epoch": 4, "mixing": MixingSettings(seconds=0.3), "seed": 5, **changes}
+    )
+    data.setup()
+    return data
+
+
+def test_batches():
+    data = module()
+    batch = next(iter(data.val_dataloader()))
+    assert len(batch) == 3
+    assert batch.mixture.shape == batch.target.shape == (3, 4800)
+    assert batch.mixture.dtype == torch.float32
+    assert len(batch.queries) == len(batch.others) == len(batch.snr) == 3
+    assert len(batch.to("cpu")) == 3
+    assert "synthetic: 10 kinds" in data.protocol
+    assert "SNR U(-5, 5) dB" in data.protocol
+
+
+def test_validation_is_the_same_every_time_and_not_the_test():
+    first, again = ([*module().val_dataloader()] for _ in range(2))
+    assert all(torch.equal(a.mixture, b.mixture) for a, b in zip(first, again, strict=True))
+    assert sum(map(len, first)) == 60
+    test = next(iter(module().test_dataloader()))
+    assert not torch.equal(first[0].mixture, test.mixture)
+
+
+def test_resumes_bitwise():
+    whole, late = module(), module()
+    whole.trainer, late.trainer = trainer(epoch=1), trainer(epoch=1, processed=2)
+    expected = [*whole.train_dataloader()]
+    rest = [*late.train_dataloader()]
+    assert [len(expected), len(rest)] == [4, 2]
+    for a, b in zip(expected[2:], rest, strict=True):
+        assert torch.equal(a.mixture, b.mixture)
+        assert torch.equal(a.target, b.target)
+        assert a.queries == b.queries
+    other = module()
+    other.trainer = trainer(epoch=2)
+    assert not torch.equal(next(iter(other.train_dataloader())).mixture, expected[0].mixture)
+
+
+class Recorder(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = torch.nn.Linear(1, 1), []
+
+    def training_step(self, batch, index):
+        self.seen.append((self.current_epoch, index, float(batch.mixture.sum()), batch.queries))
+        return self.layer(batch.mixture[:, :1]).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def test_resumes_in_a_trainer(tmp_path):
+    def run(steps, checkpoint=None):
+        model = Recorder()
+        saving = ModelCheckpoint(tmp_path, "step", every_n_train_steps=5, enable_version_counter=False)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            max_steps=steps, accelerator="cpu", callbacks=[saving], use_distributed_sampler=False, **quiet
+        )
+        trainer.fit(model, module(), ckpt_path=checkpoint)
+        return model.seen
+
+    # Four steps are an epoch: the checkpoint lies inside the second.
+    whole, begun = run(9), run(5)
+    assert begun + run(9, tmp_path / "step.ckpt") == whole
+    assert len({seen[2] for seen in whole}) == 9
+
+
+def test_workers_do_not_matter():
+    alone, two = module(), module(num_workers=2)
+    for a, b in zip(alone.val_dataloader(), two.val_dataloader(), strict=True):
+        assert torch.equal(a.mixture, b.mixture)
+
+
+def test_collate():
+    bank = Labelled("abc")
+    batch = collate([mix(bank, MixingSettings(seconds=0.1), rng(seed)) for seed in range(2)])
+    assert batch.mixture.shape == (2, 100)
+
+
+def test_bad_arguments(tmp_path):
+    for arguments, message in [
+        ({"folder": "a", "csv": "b"}, "one of data.folder"),
+        ({"name": None}, "give a data set"),
+        ({"batch_size": 0}, "at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            SeparationDataModule(**arguments)
+    with pytest.raises(RuntimeError, match="after setup"):
+        _ = SeparationDataModule().data
+    with pytest.raises(DataError, match="no such folder"):
+        SeparationDataModule(folder=str(tmp_path / "x")).setup()
