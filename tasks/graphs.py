@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from ..data.graphs import GraphData, GraphDataModule
 from ..modalities.adapter import Adapter
-from ..modalities.graphs import GDSS
+from ..modalities.graphs import GDSS, PARD
 from ..modalities.graphs.files import write_graphml, write_npz, write_sdf, write_smiles
 from ..modalities.graphs.metrics.evaluation import evaluate_graphs, evaluate_molecules
 from ..modalities.graphs.molecules import Alphabet
@@ -280,7 +280,7 @@ class _LearnFromData(Callback):
         adapter: Any = getattr(pl_module, "adapter", None)
         data = _data_of(getattr(trainer, "datamodule", None))
         _learn_sizes(adapter, data)
-        if stage != "fit" or not isinstance(adapter, GDSS) or adapter.ready:
+        if stage != "fit" or not isinstance(adapter, (GDSS, PARD)) or adapter.ready:
             return
         atoms = () if data.alphabet is None else data.alphabet.atoms
         try:

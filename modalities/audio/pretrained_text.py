@@ -123,7 +123,7 @@ def _transformers() -> Any:
     from . import torchaudio_compat  # noqa: F401
 
     try:
-        import transformers
+        import transformers  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise TextModelError("pretrained text encoders need transformers: pip install 'fourfold[text]'") from error
     return transformers

@@ -1,0 +1,34 @@
+"""Every model that is shipped loads, is small, says where it comes from, and draws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fourfold
+from fourfold.modalities.zoo import ZOO, zoo
+
+
+def test_there_are_models() -> None:
+    assert len(zoo()) >= 3
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_shipped_models_load_and_draw(name: str) -> None:
+    folder = ZOO / name
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3 * 2**20
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(word in card for word in ("**data**", "**seed**", "**metrics**", "CPU-seconds"))
+    model = fourfold.load(name)
+    if hasattr(model, "forecast"):
+        positions = np.random.default_rng(0).normal(size=(3, model.observed_frames, 3 if "hotel" not in name else 2))
+        given = {"features": np.zeros((3, model.features)), "edge_features": np.zeros((3, 3, model.edge_features))}
+        drawn = model.forecast(positions, num_samples=2, steps=2, seed=0, **given)
+        assert np.isfinite(np.asarray(drawn)).all()
+        assert np.asarray(drawn).shape[-4] == 2
+    else:
+        records = model.sample_records(3, steps=3, seed=0)
+        assert len(records) == 3
+        assert all(math.isfinite(record.num_nodes) and record.num_nodes > 0 for record in records)
