@@ -115,6 +115,8 @@ def _write_files(adapter: Adapter, folder: Path, card: dict[str, Any]) -> None:
     manifest = {"format": FORMAT, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     folder.chmod(0o777 & ~_umask())
+    # safetensors makes files that only their owner can read.
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

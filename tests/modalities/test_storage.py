@@ -34,6 +34,8 @@ def test_round_trip(folder):
     assert card.startswith("# A toy")
     assert "a circle" in card
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model"]
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert len(modes) == 1, "who can read the card can read the weights"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])

@@ -17,7 +17,7 @@ from ..molecules import Alphabet, canonical_smiles, learn_alphabet
 from ..records import GraphRecord, as_record
 from .baselines import erdos_renyi_like, shuffled_like
 from .descriptors import DESCRIPTORS, describe
-from .fcd import chemnet_activations, fcd_available, frechet_distance
+from .fcd import chemnet_activations, fcd_available, frechet_distance, frechet_interval
 from .intervals import Interval
 from .mmd import Kernels, average, kernels
 from .molecules import Judged, judge, molecules_of, smiles_set
@@ -36,6 +36,7 @@ else:
 FLOOR = "train sample (floor)"
 ERDOS_RENYI = "Erdos-Renyi"
 SHUFFLED = "shuffled atoms and bonds"
+_FCD_RESAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def evaluate_molecules(
         correct: Judge all molecules after correction, as published; otherwise the valid ones alone.
         reference_limit: Largest number of test molecules for NSPDK and FCD, drawn at random.
         fcd: Compute the Frechet ChemNet distance; None: if `fcd_torch` is installed.
-        bootstrap: Resamples behind the interval of NSPDK; 0 for none.
+        bootstrap: Resamples behind the intervals of NSPDK and (at most 20) FCD; 0 for none.
         seed: Of samples, baseline and resamples.
 
     Raises:
@@ -208,7 +209,12 @@ def evaluate_molecules(
             if bootstrap:
                 intervals[name]["nspdk"] = nspdk_interval(own, features, bootstrap, seed)
         if activations is not None:
-            table[name]["fcd"] = _fcd(those, activations)
+            table[name]["fcd"] = np.nan
+            if min(len(those.smiles), len(activations)) >= 2:
+                active = chemnet_activations(those.smiles)
+                table[name]["fcd"] = frechet_distance(active, activations)
+                if resamples := min(bootstrap, _FCD_RESAMPLES):
+                    intervals[name]["fcd"] = frechet_interval(active, activations, resamples, seed)
     protocol = (
         f"{count} generated molecules; validity: RDKit's valence check before correction, charges and several pieces "
         "allowed; strict validity: sanitised and one piece; the rest on "
@@ -216,7 +222,8 @@ def evaluate_molecules(
         + f"; identity by canonical SMILES without stereochemistry; novelty against {len(known)} training molecules; "
         f"NSPDK (radius and distance 4, fixed hash){' and FCD (fcd_torch)' if with_fcd else ''} against "
         f"{len(reference)} test molecules; floor: {len(sample)} random training molecules; baseline: their atoms and "
-        f"bonds in random places; intervals: 95 %, Wilson for shares, {bootstrap} bootstrap resamples; seed {seed}"
+        f"bonds in random places; intervals: 95 %, Wilson for shares, {bootstrap} bootstrap resamples (FCD: at most "
+        f"{_FCD_RESAMPLES}); seed {seed}"
     )
     return Evaluation(table, protocol, intervals)
 
@@ -284,9 +291,3 @@ def _as_graphs(sample: Molecules, alphabet: Alphabet | None) -> tuple[list[Graph
     molecules = molecules_of(sample, alphabet)
     letters = learn_alphabet(molecules)
     return letters.encode_all(molecules).items, letters
-
-
-def _fcd(judged: Judged, reference: np.ndarray) -> float:
-    if min(len(judged.smiles), len(reference)) < 2:
-        return float("nan")
-    return frechet_distance(chemnet_activations(judged.smiles), reference)

@@ -22,7 +22,14 @@ from fourfold.modalities.graphs.metrics import (
     shuffled_like,
     smiles_set,
 )
-from fourfold.modalities.graphs.metrics.fcd import MissingPackage, _chemnet, chemnet_activations, fcd, frechet_distance
+from fourfold.modalities.graphs.metrics.fcd import (
+    MissingPackage,
+    _chemnet,
+    chemnet_activations,
+    fcd,
+    frechet_distance,
+    frechet_interval,
+)
 from fourfold.modalities.graphs.molecules import learn_alphabet, read_smiles
 from fourfold.modalities.graphs.records import GraphRecord
 
@@ -104,6 +111,14 @@ def test_frechet_distance_of_gaussians() -> None:
     assert frechet_distance(x[:3], x[:3]) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="two molecules on both sides"):
         frechet_distance(x[:1], y)
+
+
+def test_interval_of_a_frechet_distance_has_the_known_width() -> None:
+    """Two Gaussians 2 apart in one dimension: the distance is 4, its standard deviation 2 * 2 * sqrt(1/n + 1/n)."""
+    x, y = np.random.default_rng(0).normal(size=(2, 400, 2)) * [1.0, 1e-3]
+    interval = frechet_interval(x + [2.0, 0.0], y, repeats=300)
+    assert interval.low < 4 < interval.high
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * 4 * (2 / 400) ** 0.5, rel=0.2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

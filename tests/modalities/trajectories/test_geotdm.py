@@ -63,6 +63,12 @@ def test_forecasts_of_random_walks_have_the_exact_posterior() -> None:
     assert np.abs(moved.mean(0)).max() < 0.006
     covariance = np.cov(moved.T)
     assert np.allclose(covariance, WALK**2 * minimum.numpy(), atol=0.05 * WALK**2 * 4)
+    # A Gaussian's flow is linear in the noise: temperature scales the spread, exactly.
+    cooler = model.forecast(observed, 4000, steps=12, seed=1, batch_rows=4000, temperature=0.5)
+    last = observed[:, -1:].astype(np.float32)
+    assert np.allclose(cooler - last, 0.5 * (drawn - last), atol=2e-5)
+    still = model.forecast(observed, 2, steps=12, temperature=0.0)
+    assert np.allclose(still - last, 0, atol=2e-6)
 
 
 def test_gaps_of_random_walks_are_filled_with_bridges() -> None:
@@ -318,6 +324,7 @@ def test_a_short_training_lowers_the_loss(parameterization: Any, anchor: Any) ->
         (lambda m: m.interpolate(_records(1)[0], np.ones(7)), "must be boolean"),
         (lambda m: m.interpolate(np.full((3, 7, 3), np.nan), np.ones(7, bool)), "observed positions are NaN"),
         (lambda m: m.extend(_records(1)[0], 0), "at least 1"),
+        (lambda m: m.forecast(_records(1)[0], 1, temperature=-1.0), "temperature must be 0 or more"),
     ],
 )
 def test_bad_input_is_named(call: Any, message: str) -> None:
@@ -333,6 +340,7 @@ def test_bad_input_is_named(call: Any, message: str) -> None:
         ({"parameterization": "noise"}, "parameterization must be one of data, v, flow"),
         ({"target_frames": 0}, "do not make sense"),
         ({"anchor": "first"}, "unknown anchor"),
+        ({"sampling_temperature": float("inf")}, "sampling_temperature must be 0 or more"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
