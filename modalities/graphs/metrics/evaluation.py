@@ -20,7 +20,7 @@ from .descriptors import DESCRIPTORS, describe
 from .fcd import chemnet_activations, fcd_available, frechet_distance, frechet_interval
 from .intervals import Interval
 from .mmd import Kernels, average, kernels
-from .molecules import Judged, judge, molecules_of, smiles_set
+from .molecules import judge, molecules_of, smiles_set
 from .nspdk import mmd_of_features, nspdk_features, nspdk_interval
 from .vun import VALIDITY, is_connected, vun
 

@@ -116,7 +116,7 @@ def test_frechet_distance_of_gaussians() -> None:
 def test_interval_of_a_frechet_distance_has_the_known_width() -> None:
     """Two Gaussians 2 apart in one dimension: the distance is 4, its standard deviation 2 * 2 * sqrt(1/n + 1/n)."""
     x, y = np.random.default_rng(0).normal(size=(2, 400, 2)) * [1.0, 1e-3]
-    interval = frechet_interval(x + [2.0, 0.0], y, repeats=300)
+    interval = frechet_interval(x + np.array([2.0, 0.0]), y, repeats=300)
     assert interval.low < 4 < interval.high
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * 4 * (2 / 400) ** 0.5, rel=0.2)
 
