@@ -210,7 +210,7 @@ def trajectories(out: Path, short: bool) -> Section:
     return Section(
         title="Trajectories: five balls on springs",
         paragraphs=[
-            "An equivariant network forecasts 20 frames from 10, in ten evaluations; turn the system and every "
+            "An equivariant network forecasts 20 frames from 10, in eight evaluations; turn the system and every "
             "forecast turns with it.",
             f"Protocol: {result['protocol']}; {result['num_samples']} samples per system, seed {result['seed']}.",
         ],

@@ -25,6 +25,8 @@ from ..modalities.trajectories.clips import Clip
 from ..modalities.trajectories.export import write_extxyz
 from ..modalities.trajectories.metrics import (
     baseline_scores,
+    bond_statistics,
+    collision_rate,
     final_position_clusters,
     marginal_score,
     motion_statistics,
@@ -32,6 +34,7 @@ from ..modalities.trajectories.metrics import (
 )
 from ..modalities.trajectories.player import write_player
 from ..modalities.trajectories.plots import save_figure, trajectory_figure
+from ..modalities.trajectories.surrogates import classification_score, prediction_score
 from .cli import run_cli
 from .errors import UserError
 from .task import DiffusionTask
@@ -44,6 +47,8 @@ __all__ = ["TrajectoryTask", "TrajectoryTrainer", "main"]
 
 _MEASURED_RECORDS = 2000
 _SHOWN = 6
+# Systems that the judging networks need, and metres below which two pedestrians collide.
+_JUDGED, _COLLISION = 50, 0.1
 
 
 class TrajectoryTask(DiffusionTask):
@@ -81,6 +86,7 @@ class TrajectoryTask(DiffusionTask):
             raise ValueError(f"decay_epochs must be at least 1 and excludes decay_steps, got {decay_epochs}")
         self.picture_samples, self.decay_epochs = picture_samples, decay_epochs
         self.cluster_to: int | None = None
+        self.judge_generated = False
 
     def model(self) -> GeoTDM | ReferenceGeoTDM:
         """The adapter, typed."""
@@ -191,12 +197,13 @@ class TrajectoryTask(DiffusionTask):
     ) -> Mapping[str, Mapping[str, float]]:
         """ADE and FDE of the model and of baselines on every test record; draws forecasts.png.
 
-        A model that only generates is compared with the test trajectories by marginals and statistics of motion.
+        Molecules' bonds and angles and pedestrians' collisions are compared with what happened. What a model generates
+        out of nothing is judged by marginals, networks that tell it from real or learn from it, and its motion.
         """
         data = _data_of(datamodule)
         if not data.test:
             raise UserError(f"{data.name} has no test records to evaluate on")
-        if not self.forecasts_from_observations():
+        if self.judge_generated or not self.forecasts_from_observations():
             return self._measure_generated(data, out, num_samples, steps, seed)
         samples = self.forecast(data, data.test, num_samples, steps, seed)
         batch = collate(data.test, data.observed_frames)
@@ -218,6 +225,8 @@ class TrajectoryTask(DiffusionTask):
             self.adapter.name: sample_scores(padded, truth, known, ego, data.test_scale),
             **baseline_scores(batch, data.test_scale),
         }
+        for name, scores in _geometry(data, truth, padded, known).items():
+            table.setdefault(self.adapter.name if name == "model" else name, {}).update(scores)
         shown = np.linspace(0, len(samples) - 1, min(_SHOWN, len(samples))).round().astype(int)
         clips = _clips(data, [data.test[i] for i in shown], [samples[i] for i in shown])
         save_figure(trajectory_figure(clips, title=f"{data.name}: {num_samples} samples"), out / "forecasts.png")
@@ -234,13 +243,18 @@ class TrajectoryTask(DiffusionTask):
         save_figure(trajectory_figure(_generated(data, drawn), title=data.name), out / "samples.png")
         print(f"{data.protocol}\nseed {seed}, {num_samples} generated trajectories", flush=True)
         rows = {self.adapter.name: list(drawn), "training data": half[0], "training data, other half": half[1]}
-        return {
-            name: {
-                "marginal": float(marginal_score(np.stack(real), np.stack(made))),
-                **motion_statistics(np.stack(made)),
-            }
-            for name, made in rows.items()
-        } | {"test data": dict(motion_statistics(np.stack(real)))}
+        # The judging networks compare system by system: the model's samples have the test records' agents in turn.
+        like = [data.test[i % len(data.test)] for i in range(min(num_samples, len(data.test)))]
+        table: dict[str, dict[str, float]] = {}
+        for name, made in rows.items():
+            table[name] = {"marginal": float(marginal_score(np.stack(real), np.stack(made)))}
+            if min(len(like), len(made)) >= _JUDGED:
+                these = like[: len(made)]
+                judged = collate([replace(r, positions=x) for r, x in zip(these, real, strict=False)])
+                table[name]["classification"] = classification_score(judged, np.stack(made[: len(these)]), seed=seed)
+                table[name]["prediction"] = prediction_score(judged, np.stack(made[: len(these)]), seed=seed)
+            table[name] |= motion_statistics(np.stack(made))
+        return table | {"test data": dict(motion_statistics(np.stack(real)))}
 
 
 class TrajectoryTrainer(TaskTrainer):
@@ -256,6 +270,7 @@ class TrajectoryTrainer(TaskTrainer):
         seed: int = 0,
         out: str | None = None,
         cluster_to: int | None = None,
+        generated: bool = False,
     ) -> dict[str, dict[str, float]]:
         """Measure a trained model by its task's protocol, beside the baselines.
 
@@ -268,13 +283,19 @@ class TrajectoryTrainer(TaskTrainer):
             seed: Seed of the samples.
             out: Folder for metrics.json and pictures; default: the run folder.
             cluster_to: Thin the samples to so many that spread over their end points (for pedestrians usually 20).
+            generated: Judge trajectories out of nothing instead of forecasts; models that only generate always do.
         """
         assert isinstance(model, TrajectoryTask)
-        model.cluster_to = cluster_to
+        model.cluster_to, model.judge_generated = cluster_to, generated
+        if generated and not model.generates():
+            raise UserError(
+                "this model was trained with observations only: train it with conditioning {none: 1.0, ...} to "
+                "generate out of nothing"
+            )
         if num_samples is None:
             kind = _data_of(self.prepare(model, datamodule, ckpt_path)).kind
             num_samples = 20 if kind == "pedestrians" else 5
-            if not model.forecasts_from_observations():
+            if generated or not model.forecasts_from_observations():
                 num_samples = 500
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
 
@@ -388,6 +409,23 @@ def _spread(records: Sequence[TrajectoryRecord], count: int) -> list[TrajectoryR
     if count <= 0 or len(records) <= count:
         return list(records)
     return [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
+
+
+def _geometry(
+    data: TrajectoryData, truth: NDArray[Any], samples: NDArray[Any], known: NDArray[np.bool_]
+) -> dict[str, dict[str, float]]:
+    """What forecasts (B, K, N, T, D) keep of bonds and of distances, as rows "model" and "what happened"."""
+    bonds = data.test[0].bonds
+    if data.kind == "molecule" and bonds is not None and len(bonds) and bool(known.all()):
+        return {"model": bond_statistics(truth, samples, bonds)}
+    if data.kind == "pedestrians" and truth.shape[1] > 1:
+        name = f"collisions below {_COLLISION} m"
+        there = np.broadcast_to(known[:, None], samples.shape[:-1])
+        return {
+            "model": {name: float(collision_rate(samples, _COLLISION, there))},
+            "what happened": {name: float(collision_rate(truth, _COLLISION, known))},
+        }
+    return {}
 
 
 def _continued(observed: TrajectoryRecord, future: NDArray[np.float32], whole: TrajectoryRecord) -> TrajectoryRecord:

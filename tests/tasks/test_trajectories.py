@@ -9,10 +9,11 @@ import torch
 import yaml
 from runs import digest
 
-from fourfold.modalities.trajectories import GeoTDM, ReferenceGeoTDM
+from fourfold.data.trajectories import TrajectoryData
+from fourfold.modalities.trajectories import GeoTDM, ReferenceGeoTDM, TrajectoryRecord
 from fourfold.modalities.trajectories.anchors import build_anchor
 from fourfold.tasks import names
-from fourfold.tasks.trajectories import TrajectoryTask, main
+from fourfold.tasks.trajectories import TrajectoryTask, _geometry, main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -115,8 +116,39 @@ def test_models_that_only_forecast_or_only_generate(folder: Path, capsys: pytest
     rows = json.loads(Path("runs/trajectories/g/metrics.json").read_text())["evaluate"]["metrics"]
     assert list(rows) == ["geotdm", "training data", "training data, other half", "test data"]
     assert rows["training data"]["second_difference"] < rows["geotdm"]["second_difference"]
+    assert "classification" not in rows["geotdm"], "six systems are too few to judge by"
     assert main(["predict", "--run", "g"]) == 2
     assert "use sample" in capsys.readouterr().err
+    assert main(["evaluate", "--run", "f", "--generated", "true"]) == 2
+    assert "trained with observations only" in capsys.readouterr().err
+
+
+def test_generated_trajectories_are_judged_by_networks(folder: Path) -> None:
+    assert _fit("r", "--data.options={sizes: [120, 8, 60]}") == 0
+    assert main(["evaluate", "--run", "r", "--generated", "true", "--num_samples", "60"]) == 0
+    rows = json.loads(Path("runs/trajectories/r/metrics.json").read_text())["evaluate"]["metrics"]
+    assert rows["geotdm"]["classification"] < 0.3 < rows["training data"]["classification"]
+    assert rows["training data"]["prediction"] < rows["geotdm"]["prediction"]
+
+
+def test_forecasts_of_molecules_are_judged_by_bonds_and_angles(folder: Path) -> None:
+    words = [w for w in SMALL if not w.startswith("--data.options")]
+    words += ["--data.options={frames: 400, sizes: [60, 4, 6]}", "--trainer.max_steps=3"]
+    assert main(["fit", "--config", "trajectories/geotdm-ethanol-cpu", *words, "--run", "m"]) == 0
+    assert main(["evaluate", "--run", "m", "--num_samples", "2"]) == 0
+    row = json.loads(Path("runs/trajectories/m/metrics.json").read_text())["evaluate"]["metrics"]["geotdm"]
+    assert 0 < row["bond_mean_gap"] < row["bond_wasserstein"] + 1e-9
+    assert 0 < row["angle_wasserstein"] < 180
+
+
+def test_pedestrians_collisions_stand_beside_what_happened() -> None:
+    truth = np.zeros((2, 2, 3, 2), np.float32)
+    truth[:, 1] = [1.0, 0.0]
+    samples = np.stack([truth, truth * np.float32(0.01)], 1)
+    records = [TrajectoryRecord(x, units="m") for x in truth]
+    data = TrajectoryData("own", records, [], records, 1, "", units="m", kind="pedestrians")
+    rows = _geometry(data, truth, samples, np.ones((2, 2, 3), bool))
+    assert rows == {"model": {"collisions below 0.1 m": 0.5}, "what happened": {"collisions below 0.1 m": 0.0}}
 
 
 def test_the_published_model_trains_and_is_judged_alike(folder: Path) -> None:
