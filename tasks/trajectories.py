@@ -49,6 +49,10 @@ _MEASURED_RECORDS = 2000
 _SHOWN = 6
 # Systems that the judging networks need, and metres below which two pedestrians collide.
 _JUDGED, _COLLISION = 50, 0.1
+_TOO_SHORT = (
+    ": the part of a recording that is kept for tests must hold at least a window of observed and future frames "
+    "(data.options.split, data.options.future_frames)"
+)
 
 
 class TrajectoryTask(DiffusionTask):
@@ -202,7 +206,7 @@ class TrajectoryTask(DiffusionTask):
         """
         data = _data_of(datamodule)
         if not data.test:
-            raise UserError(f"{data.name} has no test records to evaluate on")
+            raise UserError(f"{data.name} has no test records to evaluate on{_TOO_SHORT}")
         if self.judge_generated or not self.forecasts_from_observations():
             return self._measure_generated(data, out, num_samples, steps, seed)
         samples = self.forecast(data, data.test, num_samples, steps, seed)
@@ -337,7 +341,7 @@ class TrajectoryTrainer(TaskTrainer):
             raise UserError("this model generates trajectories out of nothing: use sample")
         records = _spread(data.test or data.validation, systems)
         if not records:
-            raise UserError(f"{data.name} has no test systems to forecast")
+            raise UserError(f"{data.name} has no test systems to forecast{_TOO_SHORT}")
         folder = self._out(out, "forecasts")
         with torch.no_grad():
             samples = model.forecast(data, records, num_samples, steps, seed)
