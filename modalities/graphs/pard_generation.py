@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core import NoiseSource
 from ..adapter import Adapter
-from .block_batch import sort_by_blocks
+from .block_batch import BlockBatch, sort_by_blocks
 from .block_order import block_order
 from .pard_network import PARDNetwork
 from .pard_sampling import Drawn, Plan, continued, sample_blocks, times_of
@@ -164,6 +164,7 @@ class BlockGenerator(Adapter):
         target: float | Sequence[float] | None = None,
         guidance: float | None = None,
         pull: float | None = None,
+        batch_size: int = 256,
     ) -> list[GraphRecord]:
         """As :meth:`complete`, but returns records.
 
@@ -176,7 +177,7 @@ class BlockGenerator(Adapter):
             seed: of the samples.
             blocks: the part's block ids, if they are known; they must be those of the model's order.
             num_nodes: size of the results; default: the model decides.
-            steps, target, guidance, pull: as in :meth:`sample_records`.
+            steps, target, guidance, pull, batch_size: as in :meth:`sample_records`.
 
         Raises:
             ValueError: if the part is larger, or has more or larger blocks, than the model has room for, holds unknown
@@ -194,11 +195,9 @@ class BlockGenerator(Adapter):
         part = sort_by_blocks(batch, torch.from_numpy(own)[None].to(self._device), self.max_hops > 0)
         check_types(part.types, part.adj, self.statistics)
         check_blocks(part, self.network.limits)
-        noise = NoiseSource(seed, range(n)).spawn(_SAMPLER)
         values = wanted_values(n, target, self.target, self.statistics)
         wanted = sizes_wanted(n, num_nodes, self.network.limits, record.num_nodes, int(part.blocks[0]))
-        grown = continued(self.network, part.repeated(n), *sampling_condition(self.network, n, values))
-        drawn = sample_blocks(grown, noise, self._plan(steps, guidance, pull), wanted)
+        drawn = self._drawn(n, seed, self._plan(steps, guidance, pull), wanted, values, batch_size, part)
         back = torch.argsort(part.order[0].cpu())
         return [graph.record(self._typed, back) for graph in drawn]
 
@@ -210,13 +209,15 @@ class BlockGenerator(Adapter):
         wanted: Tensor | None = None,
         values: Tensor | None = None,
         batch_size: int = 256,
+        part: BlockBatch | None = None,
     ) -> list[Drawn]:
         noise = NoiseSource(seed, range(n)).spawn(_SAMPLER)
         found = []
         for start in range(0, n, batch_size):
             ids = torch.arange(start, min(start + batch_size, n))
             told = sampling_condition(self.network, len(ids), None if values is None else values[ids])
-            grown = Grown.nothing(self.network, len(ids), *told)
+            nothing = Grown.nothing(self.network, len(ids), *told)
+            grown = nothing if part is None else continued(nothing, part.repeated(len(ids)))
             found += sample_blocks(grown, noise[ids], plan, None if wanted is None else wanted[ids])
         return found
 
