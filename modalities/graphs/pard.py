@@ -77,6 +77,7 @@ class PARD(BlockGenerator):
         target: name of the graph property that graphs can be generated for.
         target_dropout: how often it is hidden in training.
         guidance: default scale of classifier-free guidance; 1 is plain conditional sampling.
+        redraws: default for how often a draw is replaced that its own block order would not produce.
     """
 
     name: ClassVar[str] = "pard"
@@ -102,15 +103,17 @@ class PARD(BlockGenerator):
         target: str | None = None,
         target_dropout: float = 0.15,
         guidance: float = 2.0,
+        redraws: int = 4,
     ) -> None:
         super().__init__()
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         if noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)}, got {noise!r}")
-        if steps < 1 or max_hops < 0 or layers < 1:
+        if min(steps, layers) < 1 or min(max_hops, redraws) < 0:
             raise ValueError(
-                f"steps and layers must be at least 1, max_hops at least 0, got {steps}, {layers}, {max_hops}"
+                "steps and layers must be at least 1, max_hops and redraws at least 0, got "
+                f"{steps}, {layers}, {max_hops}, {redraws}"
             )
         if not (0 <= target_dropout <= 1 and 0 <= pull <= 1 and spare >= 0 and cross_entropy >= 0):
             raise ValueError(
@@ -130,6 +133,7 @@ class PARD(BlockGenerator):
         self.cross_entropy, self.spare = cross_entropy, spare
         self.sampling_steps, self.pull = sampling_steps, pull
         self.target, self.target_dropout, self.guidance = target, target_dropout, guidance
+        self.redraws = redraws
         self._facts: tuple[GraphStatistics, BlockStatistics] | None = None
         # the facts about the data travel with the weights, so that any way of loading them rebuilds the network
         self.register_buffer("statistics_text", torch.empty(0, dtype=torch.uint8))
@@ -215,6 +219,7 @@ class PARD(BlockGenerator):
             "target": self.target,
             "target_dropout": self.target_dropout,
             "guidance": self.guidance,
+            "redraws": self.redraws,
         }
 
     def loss(self, batch: GraphBatch, noise: NoiseSource) -> Tensor:
