@@ -368,6 +368,7 @@ def test_draws_out_of_order_are_replaced_and_others_stay(model: PARD) -> None:
     same = np.array([np.array_equal(a.adjacency(), b.adjacency()) for a, b in zip(plain, again, strict=True)])
     assert same[first].all()
     assert not same[~first].all()
+    assert [r.num_nodes for r in again] == [r.num_nodes for r in plain]
     part = GraphRecord(2, np.array([(0, 1)]), np.array([0, 2]), np.array([2]))
     assert all(r.num_nodes == 5 for r in model.complete_records(part, 4, num_nodes=5, steps=1, redraws=2))
     with pytest.raises(ValueError, match="redraws must be at least 0"):
