@@ -103,7 +103,7 @@ class PARD(BlockGenerator):
         target: str | None = None,
         target_dropout: float = 0.15,
         guidance: float = 2.0,
-        redraws: int = 4,
+        redraws: int = 0,
     ) -> None:
         super().__init__()
         if rule not in RULES:

@@ -256,7 +256,7 @@ def test_samples_follow_the_exact_probabilities(
     for p, _, grown in enumerated:
         expected[grown.adj[0].numpy().tobytes() + grown.types[0].numpy().tobytes()] += p  # pyright: ignore[reportArgumentType]
     count = 4000
-    drawn = tiny[0].sample_records(count, seed=3, batch_size=2000, redraws=0)
+    drawn = tiny[0].sample_records(count, seed=3, batch_size=2000)
     found = Counter(r.adjacency().tobytes() + _types(r).tobytes() for r in drawn)
     assert set(found) <= set(expected)
     chi2 = sum((found[k] - count * p) ** 2 / (count * p) for k, p in expected.items())
@@ -336,8 +336,8 @@ def test_numbers_of_nodes_are_met(model: PARD, tiny: tuple[PARD, list[GraphRecor
 def test_completion_keeps_the_part(model: PARD, records: list[GraphRecord]) -> None:
     part = max(records, key=lambda r: r.num_edges)
     part = part.permuted(np.random.default_rng(0).permutation(part.num_nodes))
-    found = model.complete_records(part, 6, 1, steps=2, redraws=0)
-    again = model.complete_records(part, 6, 1, steps=2, redraws=0, batch_size=4)
+    found = model.complete_records(part, 6, 1, steps=2)
+    again = model.complete_records(part, 6, 1, steps=2, batch_size=4)
     assert any(r.num_nodes > part.num_nodes for r in found)
     for a, b in zip(found, again, strict=True):
         n = part.num_nodes
