@@ -18,6 +18,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
 from ..data.graphs import GraphData, GraphDataModule
+from ..data.graphs.molecule_sets import cache_folder
 from ..modalities.adapter import Adapter
 from ..modalities.graphs import GDSS, PARD
 from ..modalities.graphs.files import write_graphml, write_npz, write_sdf, write_smiles
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 __all__ = ["GraphTask", "GraphTrainer", "main"]
+
+# The blocks of so many graphs take seconds to find, and are kept on disk.
+_LARGE = 10_000
 
 
 class GraphTask(DiffusionTask):
@@ -283,8 +287,14 @@ class _LearnFromData(Callback):
         if stage != "fit" or not isinstance(adapter, (GDSS, PARD)) or adapter.ready:
             return
         atoms = () if data.alphabet is None else data.alphabet.atoms
+        root = trainer.datamodule.root  # pyright: ignore[reportAttributeAccessIssue]
         try:
-            adapter.learn(data.train, atoms=atoms)
+            if isinstance(adapter, PARD):
+                with cache_folder(root) as folder:
+                    large = len(data.train) >= _LARGE
+                    adapter.learn(data.train, atoms=atoms, cache=folder / "blocks" if large else None)
+            else:
+                adapter.learn(data.train, atoms=atoms)
         except ValueError as error:
             raise UserError(f"{data.name}: {error}") from error
 

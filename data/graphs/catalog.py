@@ -10,6 +10,7 @@
 | grid, planar, sbm, lobster, tree | random graphs of one structure | drawn |
 | tu:NAME | any collection in TU Dortmund's text format | the folder `NAME/` |
 | qm9, qm9-gdss, zinc250k, moses, moses-scaffolds | molecules | :mod:`.molecule_sets` |
+| moses-fragments, qm9-fragments | pieces of molecules, 4..12 atoms | :mod:`.fragments` |
 
 Files are looked for in ROOT and ROOT/graphs.
 """
@@ -28,7 +29,7 @@ from ...modalities.graphs.packed import PackedGraphs
 from ...modalities.graphs.records import GraphRecord
 from ..errors import DataError
 from ..fetch import data_root
-from . import generators, molecule_sets
+from . import fragments, generators, molecule_sets
 from .citations import EGO_LIKE_ABOUT, ego_like, read_cites
 from .files import FileContent, read_npz
 from .tu import read_tu, without_isolated
@@ -101,6 +102,10 @@ _MOLECULES: Mapping[str, Callable[[Path, OnBad, int, int | None], molecule_sets.
     "moses": lambda root, on_bad, seed, limit: molecule_sets.load_moses(root, limit=limit, on_bad=on_bad, seed=seed),
     "moses-scaffolds": lambda root, on_bad, seed, limit: molecule_sets.load_moses(
         root, test="test_scaffolds", limit=limit, on_bad=on_bad, seed=seed
+    ),
+    "moses-fragments": lambda root, on_bad, seed, limit: fragments.load_fragments(root, on_bad=on_bad, seed=seed),
+    "qm9-fragments": lambda root, on_bad, seed, limit: fragments.load_fragments(
+        root, source="qm9", on_bad=on_bad, seed=seed
     ),
 }
 

@@ -40,6 +40,8 @@ from ..fetch import build_once, data_root
 from .files import encode_molecules
 
 VERSION = 1
+
+Row = tuple[str, str, Mapping[str, float]]
 _CHUNK = 20_000
 _QM9_TARGETS = {
     "dipole": "Dipole_debye",
@@ -70,10 +72,12 @@ class MoleculeSet:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
+    """Where molecules come from: a name and size for the cache, and rows of (name, SMILES, targets)."""
+
     name: str
     size: int
-    rows: Callable[[], Iterable[tuple[str, str, Mapping[str, float]]]]
+    rows: Callable[[], Iterable[Row]]
 
 
 def load_qm9(
@@ -90,11 +94,11 @@ def load_qm9(
     Raises:
         DataError: The molecules are nowhere to be found.
     """
-    graphs, alphabet, skipped, source = _encoded("qm9", _qm9_source(root), root, on_bad)
+    graphs, alphabet, skipped, source = encoded("qm9", qm9_source(root), root, on_bad)
     ids = np.char.partition(graphs.arrays["names"].astype(str), " ")[:, 2].astype(np.int64)
     split = _find(root, "valid_idx_qm9.json")
     if split is None:
-        test = _random_tenth(len(graphs), seed)
+        test = random_tenth(len(graphs), seed)
         about = f"{source}; test = a random tenth (seed {seed}), as the published valid_idx_qm9.json is not there"
     else:
         try:
@@ -131,8 +135,8 @@ def load_moses(
     parts = ("train", test)
     source = ""
     for part in parts:
-        origin = _moses_source(root, part, limit, seed)
-        graphs, alphabet, lost, source = _encoded(f"moses-{part}", origin, root, on_bad, alphabet)
+        origin = moses_source(root, part, limit, seed)
+        graphs, alphabet, lost, source = encoded(f"moses-{part}", origin, root, on_bad, alphabet)
         packs.append(graphs)
         skipped += lost
     assert alphabet is not None
@@ -156,18 +160,16 @@ def load_zinc250k(root: str | Path | None = None, *, on_bad: OnBad = OnBad.SKIP,
             "repository (aspuru-guzik-group) there"
         )
 
-    def rows() -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    def rows() -> Iterator[Row]:
         for number, row in enumerate(_csv(path)):
             yield f"zinc250k {number}", row["smiles"].strip(), {}
 
-    graphs, alphabet, skipped, source = _encoded(
-        "zinc250k", _Source(path.name, path.stat().st_size, rows), root, on_bad
-    )
+    graphs, alphabet, skipped, source = encoded("zinc250k", Source(path.name, path.stat().st_size, rows), root, on_bad)
     split = _find(root, "valid_idx_zinc250k.json", "valid_idx_zinc.json")
     if split is None:
         return MoleculeSet(
             graphs,
-            _random_tenth(len(graphs), seed),
+            random_tenth(len(graphs), seed),
             alphabet,
             f"{source}; test = a random tenth (seed {seed})",
             skipped,
@@ -180,8 +182,8 @@ def load_zinc250k(root: str | Path | None = None, *, on_bad: OnBad = OnBad.SKIP,
     )
 
 
-def _encoded(
-    name: str, source: _Source, root: str | Path | None, on_bad: OnBad, alphabet: Alphabet | None = None
+def encoded(
+    name: str, source: Source, root: str | Path | None, on_bad: OnBad, alphabet: Alphabet | None = None
 ) -> tuple[PackedGraphs, Alphabet, list[Unreadable], str]:
     """Graphs, alphabet, what was left out, and the source in words; from the cache if it holds them."""
 
@@ -202,7 +204,7 @@ def _encoded(
 
     letters = "" if alphabet is None else "-" + "".join(alphabet.names)
     key = f"{name}-{Path(source.name).name}-{source.size}-{OnBad(on_bad)}{letters}-v{VERSION}"
-    with _cache(root) as place:
+    with cache_folder(root) as place:
         folder = build_once(place / key, build)
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         graphs = PackedGraphs.load(folder / "graphs.npz")
@@ -215,7 +217,7 @@ def _encoded(
 
 
 @contextmanager
-def _cache(root: str | Path | None) -> Iterator[Path]:
+def cache_folder(root: str | Path | None) -> Iterator[Path]:
     """ROOT/cache/graphs, or a folder that is thrown away if ROOT is meant to stay as it is."""
     from tempfile import TemporaryDirectory
 
@@ -251,10 +253,10 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
         yield from rows
 
 
-def _qm9_source(root: str | Path | None) -> _Source:
+def qm9_source(root: str | Path | None) -> Source:
     path = _find(root, "qm9_smiles.csv.gz", "qm9_smiles.csv")
     if path is not None:
-        return _Source(
+        return Source(
             path.name,
             path.stat().st_size,
             lambda: ((f"qm9 {row['index']}", row["smiles"], {}) for row in _csv(path)),
@@ -267,7 +269,7 @@ def _qm9_source(root: str | Path | None) -> _Source:
         )
     names = [f"qm9pack/data/qm9_part{k}.csv" for k in (1, 2, 3)]
 
-    def rows() -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    def rows() -> Iterator[Row]:
         import pandas as pd
 
         columns = ["Index", "SMILES", *_QM9_TARGETS.values()]
@@ -278,10 +280,10 @@ def _qm9_source(root: str | Path | None) -> _Source:
             for index, smiles, values in zip(table["Index"], table["SMILES"], numbers, strict=True):
                 yield f"qm9 {index}", smiles, dict(zip(_QM9_TARGETS, values.tolist(), strict=True))
 
-    return _Source(wheel.name if wheel is not None else "qm9pack", 0, rows)
+    return Source(wheel.name if wheel is not None else "qm9pack", 0, rows)
 
 
-def _moses_source(root: str | Path | None, part: str, limit: int | None, seed: int) -> _Source:
+def moses_source(root: str | Path | None, part: str, limit: int | None = None, seed: int = 0) -> Source:
     if part not in ("train", "test", "test_scaffolds"):
         raise DataError(f"MOSES has the parts train, test and test_scaffolds, not {part!r}")
     wheel, installed = _find(root, "molsets-*.whl"), _package("moses")
@@ -290,7 +292,7 @@ def _moses_source(root: str | Path | None, part: str, limit: int | None, seed: i
             f"MOSES is not in {data_root(root)}: put the wheel of molsets there (pip download --no-deps molsets)"
         )
 
-    def rows() -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    def rows() -> Iterator[Row]:
         with _opened(wheel, installed, f"moses/dataset/data/{part}.csv.gz") as packed, gzip.open(packed) as file:
             lines = io.TextIOWrapper(file, encoding="utf-8").read().split()[1:]
         chosen: Iterable[int] = range(len(lines))
@@ -300,7 +302,7 @@ def _moses_source(root: str | Path | None, part: str, limit: int | None, seed: i
             yield f"moses-{part} {number}", lines[number].split(",")[0], {}
 
     label = "" if limit is None else f" {limit}-{seed}"
-    return _Source(f"{wheel.name if wheel is not None else 'molsets'} {part}{label}", 0, rows)
+    return Source(f"{wheel.name if wheel is not None else 'molsets'} {part}{label}", 0, rows)
 
 
 @contextmanager
@@ -317,5 +319,5 @@ def _opened(wheel: Path | None, installed: Path | None, name: str) -> Iterator[I
         raise DataError(f"cannot read {name} in {wheel or installed}: {error}") from error
 
 
-def _random_tenth(count: int, seed: int) -> np.ndarray:
+def random_tenth(count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, 3]).permutation(count)[: count // 10])

@@ -28,34 +28,31 @@ import torch
 from torch import Tensor
 
 from ...core import NoiseSource
-from ..adapter import Adapter
 from ..registry import register
-from .block_batch import in_blocks, of_records, sort_by_blocks
-from .block_order import RULES, block_order
+from .block_batch import in_blocks, of_records
+from .block_order import RULES
 from .block_statistics import BlockStatistics
+from .pard_generation import BlockGenerator
 from .pard_network import PARDNetwork
-from .pard_sampling import Drawn, Plan, continued, sample_blocks, times_of
-from .pard_tables import NOISES, check_blocks, check_types, limits_of, path_of, sizes_wanted
-from .pard_target import hidden, hidden_condition, sampling_condition, training_condition, wanted_values
+from .pard_tables import NOISES, check_blocks, check_types, limits_of, path_of
+from .pard_target import hidden, hidden_condition, training_condition
 from .pard_terms import bound, denoising_terms, order_terms, uniforms
-from .prefix_cache import Grown
-from .records import GraphBatch, GraphRecord, as_record, collate, to_networkx
+from .records import GraphBatch, GraphRecord
 from .statistics import GraphStatistics
 
 if TYPE_CHECKING:
     import networkx as nx
-    from rdkit.Chem import Mol
 
 __all__ = ["PARD"]
 
-_LOSS, _DROPOUT, _SAMPLER, _BOUND = 1, 2, 3, 4
+_LOSS, _DROPOUT, _BOUND = 1, 2, 4
 
 # Times of a graph's blocks are spread evenly: multiples of the golden ratio never come close to each other.
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 @register
-class PARD(Adapter):
+class PARD(BlockGenerator):
     """Generates graphs or molecules block by block.
 
     A new model knows nothing of its data until :meth:`learn` (a task calls it); a loaded one has learnt.
@@ -80,6 +77,7 @@ class PARD(Adapter):
         target: name of the graph property that graphs can be generated for.
         target_dropout: how often it is hidden in training.
         guidance: default scale of classifier-free guidance; 1 is plain conditional sampling.
+        redraws: default for how often a draw is replaced that its own block order would not produce.
     """
 
     name: ClassVar[str] = "pard"
@@ -105,15 +103,17 @@ class PARD(Adapter):
         target: str | None = None,
         target_dropout: float = 0.15,
         guidance: float = 2.0,
+        redraws: int = 0,
     ) -> None:
         super().__init__()
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         if noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)}, got {noise!r}")
-        if steps < 1 or max_hops < 0 or layers < 1:
+        if min(steps, layers) < 1 or min(max_hops, redraws) < 0:
             raise ValueError(
-                f"steps and layers must be at least 1, max_hops at least 0, got {steps}, {layers}, {max_hops}"
+                "steps and layers must be at least 1, max_hops and redraws at least 0, got "
+                f"{steps}, {layers}, {max_hops}, {redraws}"
             )
         if not (0 <= target_dropout <= 1 and 0 <= pull <= 1 and spare >= 0 and cross_entropy >= 0):
             raise ValueError(
@@ -133,6 +133,7 @@ class PARD(Adapter):
         self.cross_entropy, self.spare = cross_entropy, spare
         self.sampling_steps, self.pull = sampling_steps, pull
         self.target, self.target_dropout, self.guidance = target, target_dropout, guidance
+        self.redraws = redraws
         self._facts: tuple[GraphStatistics, BlockStatistics] | None = None
         # the facts about the data travel with the weights, so that any way of loading them rebuilds the network
         self.register_buffer("statistics_text", torch.empty(0, dtype=torch.uint8))
@@ -180,18 +181,6 @@ class PARD(Adapter):
         assert isinstance(self._network, PARDNetwork)
         return self._network
 
-    @property
-    def kind(self) -> str:
-        """ "molecules" or "graphs"."""
-        return "molecules" if self.statistics.atoms else "graphs"
-
-    @property
-    def alphabet(self) -> Any:
-        """The atoms of the node types, for molecules."""
-        from .molecules import Alphabet
-
-        return Alphabet(self.statistics.atoms)
-
     def learn(
         self,
         records: Sequence[GraphRecord],
@@ -230,6 +219,7 @@ class PARD(Adapter):
             "target": self.target,
             "target_dropout": self.target_dropout,
             "guidance": self.guidance,
+            "redraws": self.redraws,
         }
 
     def loss(self, batch: GraphBatch, noise: NoiseSource) -> Tensor:
@@ -297,169 +287,10 @@ class PARD(Adapter):
             found.append(-bound(self.network, part, noise, self.steps, draws, condition).cpu().numpy())
         return np.concatenate(found)
 
-    def sample(self, n: int, **options: Any) -> list[nx.Graph] | list[Mol | None]:
-        """Draw graphs or molecules.
-
-        Args:
-            n: how many.
-            options: as for :meth:`sample_records`.
-
-        Returns:
-            NetworkX graphs, or RDKit molecules (None where the graph is no molecule), by the data the model has seen.
-        """
-        return self._user_objects(self.sample_records(n, **options))
-
-    def sample_records(
-        self,
-        n: int,
-        *,
-        steps: int | None = None,
-        seed: int = 0,
-        num_nodes: int | Sequence[int] | None = None,
-        target: float | Sequence[float] | None = None,
-        guidance: float | None = None,
-        pull: float | None = None,
-        batch_size: int = 256,
-    ) -> list[GraphRecord]:
-        """Draw graphs.
-
-        Args:
-            n: how many, at least 1.
-            steps: diffusion steps per block; default ``sampling_steps``. Fewer than trained skips times, exactly.
-            seed: graph i depends on the seed and on i alone.
-            num_nodes: size of all graphs, or of each: block sizes that would miss it are ruled out. Default: the model
-                decides when a graph is finished.
-            target: wanted value of the target, for all or for each.
-            guidance: scale of classifier-free guidance; default ``guidance``.
-            pull: pull towards the estimate; default ``pull``.
-            batch_size: most graphs per network call.
-
-        Raises:
-            ValueError: for sizes the model has no room for, or a target it was not trained for.
-        """
-        _check_count(n)
-        wanted = sizes_wanted(n, num_nodes, self.network.limits)
-        values = wanted_values(n, target, self.target, self.statistics)
-        drawn = self._drawn(n, seed, self._plan(steps, guidance, pull), wanted, values, batch_size)
-        return [graph.record(self._typed) for graph in drawn]
-
-    def order_rate(self, n: int, *, steps: int | None = None, seed: int = 0, pull: float | None = None) -> float:
-        """Share of samples whose own block order is the one they were generated by.
-
-        The model's likelihood of a graph counts this one way to generate it, so the rate says how much of what the
-        model draws it also expects: a measure of calibration, 1 for a perfect model.
-
-        Args:
-            n: number of samples.
-            steps, seed, pull: as in :meth:`sample_records`.
-        """
-        _check_count(n)
-        kept = 0
-        for graph in self._drawn(n, seed, self._plan(steps, None, pull)):
-            record = graph.record(self._typed)
-            own = block_order(record.edges, record.num_nodes, self.max_hops, self.rule)
-            kept += np.array_equal(own, graph.block.numpy())
-        return kept / n
-
-    def complete(self, partial: Any, n: int = 1, seed: int = 0, **options: Any) -> list[nx.Graph] | list[Mol | None]:
-        """Draw graphs that begin with a given part. The part's nodes come first, in their order.
-
-        Args:
-            partial: a graph of any kind; for molecules also an RDKit molecule or SMILES.
-            n: how many.
-            seed: of the samples.
-            options: as for :meth:`complete_records`.
-
-        Raises:
-            ValueError: see :meth:`complete_records`.
-        """
-        return self._user_objects(self.complete_records(partial, n, seed, **options))
-
-    def complete_records(
-        self,
-        partial: Any,
-        n: int = 1,
-        seed: int = 0,
-        *,
-        blocks: Sequence[int] | np.ndarray | None = None,
-        num_nodes: int | Sequence[int] | None = None,
-        steps: int | None = None,
-        target: float | Sequence[float] | None = None,
-        guidance: float | None = None,
-        pull: float | None = None,
-    ) -> list[GraphRecord]:
-        """As :meth:`complete`, but returns records.
-
-        The part is the finished beginning and the model draws the rest from p(rest | part), without any guidance: no
-        edge is added within the part. Its blocks are those it would have been generated by.
-
-        Args:
-            partial: the part.
-            n: how many.
-            seed: of the samples.
-            blocks: the part's block ids, if they are known; they must be those of the model's order.
-            num_nodes: size of the results; default: the model decides.
-            steps, target, guidance, pull: as in :meth:`sample_records`.
-
-        Raises:
-            ValueError: if the part is larger, or has more or larger blocks, than the model has room for, holds unknown
-                types, or is given with blocks that the model's order does not produce.
-        """
-        _check_count(n)
-        record = self._as_record(partial)
-        own = block_order(record.edges, record.num_nodes, self.max_hops, self.rule)
-        if blocks is not None and not np.array_equal(np.asarray(blocks), own):
-            raise ValueError(
-                f"no order with max_hops={self.max_hops} and the {self.rule} rule gives the blocks "
-                f"{np.asarray(blocks).tolist()}; those of this part are {own.tolist()}"
-            )
-        batch = collate([record]).to(self._device)
-        part = sort_by_blocks(batch, torch.from_numpy(own)[None].to(self._device), self.max_hops > 0)
-        check_types(part.types, part.adj, self.statistics)
-        check_blocks(part, self.network.limits)
-        noise = NoiseSource(seed, range(n)).spawn(_SAMPLER)
-        values = wanted_values(n, target, self.target, self.statistics)
-        wanted = sizes_wanted(n, num_nodes, self.network.limits, record.num_nodes, int(part.blocks[0]))
-        grown = continued(self.network, part.repeated(n), *sampling_condition(self.network, n, values))
-        drawn = sample_blocks(grown, noise, self._plan(steps, guidance, pull), wanted)
-        back = torch.argsort(part.order[0].cpu())
-        return [graph.record(self._typed, back) for graph in drawn]
-
-    def _drawn(
-        self,
-        n: int,
-        seed: int,
-        plan: Plan,
-        wanted: Tensor | None = None,
-        values: Tensor | None = None,
-        batch_size: int = 256,
-    ) -> list[Drawn]:
-        noise = NoiseSource(seed, range(n)).spawn(_SAMPLER)
-        found = []
-        for start in range(0, n, batch_size):
-            ids = torch.arange(start, min(start + batch_size, n))
-            told = sampling_condition(self.network, len(ids), None if values is None else values[ids])
-            grown = Grown.nothing(self.network, len(ids), *told)
-            found += sample_blocks(grown, noise[ids], plan, None if wanted is None else wanted[ids])
-        return found
-
-    @property
-    def _typed(self) -> bool:
-        """Whether there is more than one type of node or of edge."""
-        return len(self.statistics.node_counts) > 1 or len(self.statistics.edge_counts) > 2
-
     def _known(self) -> tuple[GraphStatistics, BlockStatistics]:
         if self._facts is None:
             raise ValueError("this model has not seen data yet: call learn(records), or load trained weights")
         return self._facts
-
-    @property
-    def _device(self) -> torch.device:
-        return self.network.start.device
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.network.start.dtype
 
     def _set_facts(self, statistics: GraphStatistics, blocks: BlockStatistics) -> None:
         self._facts = (statistics, blocks)
@@ -497,25 +328,3 @@ class PARD(Adapter):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-    def _plan(self, steps: int | None, guidance: float | None, pull: float | None) -> Plan:
-        chosen = steps if steps is not None else (self.sampling_steps or self.steps)
-        strength = self.pull if pull is None else pull
-        if not 0 <= strength <= 1:
-            raise ValueError(f"pull must be in [0, 1], got {strength}")
-        return Plan(times_of(chosen, self.steps), strength, self.guidance if guidance is None else guidance)
-
-    def _user_objects(self, records: list[GraphRecord]) -> list[nx.Graph] | list[Mol | None]:
-        if self.kind == "graphs":
-            return [to_networkx(record) for record in records]
-        return [self.alphabet.decode(record) for record in records]
-
-    def _as_record(self, graph: Any) -> GraphRecord:
-        if self.kind == "molecules" and not isinstance(graph, GraphRecord):
-            return self.alphabet.encode(graph)
-        return as_record(graph)
-
-
-def _check_count(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")

@@ -24,12 +24,11 @@ from ...core import CategoricalPath, NoiseSource
 from ...core.categorical import draw_categories
 from ...core.supports import Symmetric
 from .block_batch import BlockBatch
-from .pard_network import PARDNetwork
 from .pard_terms import real_to_all
 from .prefix_cache import Block, Grown
 from .records import GraphRecord
 
-__all__ = ["Plan", "continued", "sample_blocks", "times_of"]
+__all__ = ["Drawn", "Plan", "continued", "sample_blocks", "times_of"]
 
 _NODES, _EARLIER, _OWN, _SIZE = 0, 1, 2, 3
 
@@ -124,21 +123,18 @@ def sample_blocks(grown: Grown, noise: NoiseSource, plan: Plan, num_nodes: Tenso
     return [found[k] for k in range(len(found))]
 
 
-def continued(network: PARDNetwork, graphs: BlockBatch, condition: Tensor | None = None, variants: int = 1) -> Grown:
+def continued(grown: Grown, graphs: BlockBatch) -> Grown:
     """Finish given blocks: graphs that all have the same number of blocks.
 
     Args:
-        network: the model.
-        graphs: the given parts.
-        condition: see :class:`.prefix_cache.Grown`.
-        variants: likewise.
+        grown: graphs without blocks yet.
+        graphs: the given parts, as many.
 
     Raises:
         ValueError: if the graphs differ in their number of blocks.
     """
     if len(set(graphs.blocks.tolist())) > 1:
         raise ValueError("graphs that are continued together must have the same number of blocks")
-    grown = Grown.nothing(network, len(graphs), condition, variants)
     for b in range(int(graphs.blocks[0])):
         size = graphs.sizes[:, b]
         new = torch.arange(int(size.max()), device=size.device) < size[:, None]

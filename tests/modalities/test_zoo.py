@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import networkx as nx
 import numpy as np
 import pytest
 
 import fourfold
+from fourfold.modalities.graphs import PARD
 from fourfold.modalities.zoo import ZOO, zoo
 
 
 def test_there_are_models() -> None:
     assert len(zoo()) >= 3
+    assert {"pard-community_small", "pard-qm9"} <= set(zoo())
 
 
 @pytest.mark.parametrize("name", zoo())
@@ -32,3 +35,21 @@ def test_shipped_models_load_and_draw(name: str) -> None:
         records = model.sample_records(3, steps=3, seed=0)
         assert len(records) == 3
         assert all(math.isfinite(record.num_nodes) and record.num_nodes > 0 for record in records)
+
+
+def test_shipped_pard_weights_complete_and_rate_graphs() -> None:
+    model = fourfold.load("pard-community_small")
+    assert isinstance(model, PARD)
+    drawn = model.sample(16, seed=1)
+    # trained weights: two communities in one piece, far from what a guess of edges would give
+    assert sum(nx.is_connected(graph) for graph in drawn) >= 14
+    assert np.mean([nx.transitivity(graph) for graph in drawn]) > 0.4
+    part = nx.complete_graph(4)
+    for graph in model.complete(part, n=3, seed=0):
+        assert graph.subgraph(range(4)).number_of_edges() == 6
+    edges = nx.gnm_random_graph(16, 37, seed=0)
+    real, noise = model.log_likelihood_bound([drawn[0], edges], seed=0)
+    assert real > noise + 20
+
+    molecules = fourfold.load("pard-qm9").sample(16, seed=1)
+    assert sum(molecule is not None for molecule in molecules) >= 10

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fourfold.core import NoiseSource
-from fourfold.modalities.graphs import GDSS, GraphRecord, collate
+from fourfold.modalities.graphs import GDSS, PARD, GraphRecord, collate
 from fourfold.modalities.graphs.graph_transformer import TransformerBackbone
 from fourfold.tasks import names
 from fourfold.tasks.graphs import GraphTask, main
@@ -99,6 +99,31 @@ def test_every_published_setting_has_both_faces() -> None:
     assert {f"graphs/gdss-{s}" for s in (*sets, "moses")} <= shipped
     assert {f"graphs/gdss-reference-{s}" for s in sets} <= shipped
     assert {f"graphs/gdss-{s}-cpu" for s in ("community_small", "ego_small", "qm9")} <= shipped
+    assert {f"graphs/pard-{s}" for s in ("community", "planar", "sbm", "grid", "cora", "breast")} <= shipped
+    assert {f"graphs/pard-{s}" for s in ("qm9", "zinc250k", "zinc12k", "moses", "own")} <= shipped
+    assert {f"graphs/pard-{s}-cpu" for s in ("community", "fragments", "qm9")} <= shipped
+
+
+def test_pard_trains_draws_and_is_judged(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fourfold.tasks.graphs._LARGE", 10)
+    small = [f"--model.adapter.init_args.{k}" for k in ("width=8", "pair_width=4", "heads=2", "layers=1", "steps=3")]
+    short = [word for word in TINY if "init_args" not in word]
+    assert main(["fit", "--config", "graphs/pard-community-cpu", "--run", "r", *small, *short]) == 0
+    assert list((folder / "data" / "cache" / "graphs" / "blocks").glob("blocks-*.npz"))
+    assert main(["sample", "--run", "r", "--num_samples", "3", "--num_nodes", "7", "--steps", "2"]) == 0
+    with np.load(folder / "runs" / "graphs" / "r" / "samples" / "graphs.npz") as stored:
+        assert stored["num_nodes"].tolist() == [7] * 3
+    assert main(["evaluate", "--run", "r", "--num_samples", "2", "--steps", "1"]) == 0
+    assert "pard" in capsys.readouterr().out
+    assert main(["export", "--run", "r", "--out", "model"]) == 0
+    model = PARD.load("model")
+    assert all(len(g) == 7 for g in model.sample(2, num_nodes=7, steps=1))
+    assert main(["sample", "--run", "r", "--num_nodes", "50"]) == 2
+    error = capsys.readouterr().err
+    assert "room for graphs of at most" in error
+    assert "Traceback" not in error
 
 
 def small_task(**options: object) -> GraphTask:

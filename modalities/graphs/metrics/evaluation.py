@@ -217,7 +217,7 @@ def evaluate_molecules(
                     intervals[name]["fcd"] = frechet_interval(active, activations, resamples, seed)
     protocol = (
         f"{count} generated molecules; validity: RDKit's valence check before correction, charges and several pieces "
-        "allowed; strict validity: sanitised and one piece; the rest on "
+        "allowed; strict validity: sanitised and one piece; vun: distinct and new ones of these; the rest on "
         + ("all molecules after correction, largest piece kept" if correct else "the completely sanitised molecules")
         + f"; identity by canonical SMILES without stereochemistry; novelty against {len(known)} training molecules; "
         f"NSPDK (radius and distance 4, fixed hash){' and FCD (fcd_torch)' if with_fcd else ''} against "

@@ -5,6 +5,7 @@
     strict validity     share that RDKit sanitises completely and that is one piece
     uniqueness          distinct canonical SMILES / molecules judged
     novelty             share of the distinct ones that are not in the training set
+    vun                 distinct strictly valid ones that are not in the training set, before correction / all generated
     nspdk, fcd          distances to the test set
 
 Validity is counted before anything is corrected. The molecules judged by the other measures are either the valid ones
@@ -39,7 +40,7 @@ class Judged:
     Args:
         count: Generated in all.
         valid: With sensible valences, before correction.
-        strict: Completely sanitised and in one piece, before correction.
+        strict_smiles: Canonical SMILES of those completely sanitised and in one piece, before correction.
         molecules: Those that go on to the other measures, sanitised.
         smiles: Their canonical SMILES.
         corrected: Whether they were corrected.
@@ -47,20 +48,26 @@ class Judged:
 
     count: int
     valid: int
-    strict: int
+    strict_smiles: list[str]
     molecules: list[Mol]
     smiles: list[str]
     corrected: bool
 
+    @property
+    def strict(self) -> int:
+        """Number of strictly valid ones."""
+        return len(self.strict_smiles)
+
     def shares(self, train_smiles: Iterable[str]) -> dict[str, Interval]:
-        """Validity, strict validity, uniqueness and novelty; shares of nothing are NaN."""
-        distinct = set(self.smiles)
-        new = distinct - set(train_smiles)
+        """Validity, strict validity, uniqueness, novelty and vun; shares of nothing are NaN."""
+        distinct, known = set(self.smiles), set(train_smiles)
+        new = distinct - known
         return {
             "validity": _share(self.valid, self.count),
             "strict validity": _share(self.strict, self.count),
             "uniqueness": _share(len(distinct), len(self.smiles)),
             "novelty": _share(len(new), len(distinct)),
+            "vun": _share(len(set(self.strict_smiles) - known), self.count),
         }
 
 
@@ -79,7 +86,8 @@ def judge(generated: Molecules, alphabet: Alphabet | None = None, *, correct: bo
 
     if not len(generated):
         raise ValueError("no generated molecules to judge")
-    valid = strict = 0
+    valid = 0
+    strict: list[Mol] = []
     kept: list[Mol] = []
     with quiet():
         for item in generated:
@@ -91,13 +99,14 @@ def judge(generated: Molecules, alphabet: Alphabet | None = None, *, correct: bo
             )
             clean = sanitized(mol)
             valid += valences
-            strict += clean is not None and is_connected(clean)
+            if clean is not None and is_connected(clean):
+                strict.append(clean)
             if correct:
                 clean = sanitized(largest_fragment(repair(mol)))
             if clean is not None:
                 kept.append(clean)
-        smiles = [canonical_smiles(mol) for mol in kept]
-    return Judged(len(generated), int(valid), int(strict), kept, smiles, correct)
+        smiles, strict_smiles = ([canonical_smiles(mol) for mol in mols] for mols in (kept, strict))
+    return Judged(len(generated), int(valid), strict_smiles, kept, smiles, correct)
 
 
 def molecules_of(items: Molecules, alphabet: Alphabet | None = None) -> list[Mol]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fourfold.modalities import graphs
 from fourfold.modalities.graphs.block_batch import in_blocks
 from fourfold.modalities.graphs.block_cache import cached_block_orders, graphs_hash
 from fourfold.modalities.graphs.block_order import (
@@ -117,6 +118,11 @@ def test_lexicographic_blocks_share_their_degree_where_the_reference_mixes_two()
         inside = ((batch.adj > 0) & seen).sum(2)[0]
         for b in range(int(block.max()) + 1):
             assert len(set(inside[block[0] == b].tolist())) == 1
+
+
+def test_the_public_name() -> None:
+    # the ends of a path are peeled off first, so that its middle is generated first
+    assert graphs.block_order([(0, 1), (1, 2)], 3, 1, "reference").tolist() == [1, 0, 1]
 
 
 def test_zero_hops_is_one_block_and_regular_graphs_are_too() -> None:

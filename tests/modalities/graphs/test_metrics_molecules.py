@@ -52,6 +52,9 @@ def test_shares_by_hand() -> None:
     assert judged.smiles == ["CO", "CO", "C.CC"]
     assert shares["uniqueness"].value == 2 / 3
     assert shares["novelty"].value == 1 / 2
+    # once CO, of five
+    assert shares["vun"].value == 0
+    assert judged.shares({"CC"})["vun"].value == 1 / 5
 
 
 def test_correction_keeps_the_largest_piece_and_counts_validity_before() -> None:
@@ -145,7 +148,7 @@ def test_evaluation_of_molecules(qm9: list[str]) -> None:
     records = alphabet.encode_all(train[:40]).items
     result = evaluate_molecules({"copies": records}, train, test, alphabet=alphabet, fcd=False, bootstrap=20)
     assert list(result.table) == ["copies", FLOOR, SHUFFLED]
-    assert list(result.table["copies"]) == ["validity", "strict validity", "uniqueness", "novelty", "nspdk"]
+    assert list(result.table["copies"]) == ["validity", "strict validity", "uniqueness", "novelty", "vun", "nspdk"]
     assert result.table["copies"]["validity"] == 1
     assert result.table["copies"]["novelty"] == 0
     assert result.table[SHUFFLED]["validity"] < 0.6

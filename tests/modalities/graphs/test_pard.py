@@ -337,7 +337,7 @@ def test_completion_keeps_the_part(model: PARD, records: list[GraphRecord]) -> N
     part = max(records, key=lambda r: r.num_edges)
     part = part.permuted(np.random.default_rng(0).permutation(part.num_nodes))
     found = model.complete_records(part, 6, 1, steps=2)
-    again = model.complete_records(part, 6, 1, steps=2)
+    again = model.complete_records(part, 6, 1, steps=2, batch_size=4)
     assert any(r.num_nodes > part.num_nodes for r in found)
     for a, b in zip(found, again, strict=True):
         n = part.num_nodes
@@ -346,6 +346,33 @@ def test_completion_keeps_the_part(model: PARD, records: list[GraphRecord]) -> N
         assert part.node_types is not None
         assert np.array_equal(a.node_types[:n], part.node_types)
         assert np.array_equal(a.adjacency(), b.adjacency())
+
+
+def test_draws_out_of_order_are_replaced_and_others_stay(model: PARD) -> None:
+    """Conditioned on the order: every kept draw is its own first one that is in order, whatever its batch."""
+    plain = model.sample_records(30, seed=2, steps=2, redraws=0)
+    again = model.sample_records(30, seed=2, steps=2, redraws=6)
+    other = model.sample_records(30, seed=2, steps=2, redraws=6, batch_size=7)
+    assert all(np.array_equal(a.adjacency(), b.adjacency()) for a, b in zip(again, other, strict=True))
+
+    def kept(redraws: int) -> np.ndarray:
+        drawn = model._drawn(30, 2, model._plan(2, None, None), redraws=redraws)
+        wrong = model._out_of_order(drawn)
+        own = [block_order(g.record(False).edges, len(g.types), 2) for g in drawn]
+        assert wrong == [k for k in range(30) if own[k].tolist() != drawn[k].block.tolist()]
+        return ~np.isin(np.arange(30), wrong)
+
+    first, later = kept(0), kept(6)
+    assert first.mean() == model.order_rate(30, steps=2, seed=2)
+    assert 0 < first.sum() < later.sum()
+    same = np.array([np.array_equal(a.adjacency(), b.adjacency()) for a, b in zip(plain, again, strict=True)])
+    assert same[first].all()
+    assert not same[~first].all()
+    assert [r.num_nodes for r in again] == [r.num_nodes for r in plain]
+    part = GraphRecord(2, np.array([(0, 1)]), np.array([0, 2]), np.array([2]))
+    assert all(r.num_nodes == 5 for r in model.complete_records(part, 4, num_nodes=5, steps=1, redraws=2))
+    with pytest.raises(ValueError, match="redraws must be at least 0"):
+        model.sample(1, redraws=-1)
 
 
 def test_fewer_steps_are_a_choice_of_the_trained_times() -> None:

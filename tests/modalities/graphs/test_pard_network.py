@@ -20,7 +20,7 @@ from fourfold.modalities.graphs.pard_network import evidence
 from fourfold.modalities.graphs.pard_sampling import continued
 from fourfold.modalities.graphs.pard_terms import order_terms
 from fourfold.modalities.graphs.ppgn import PPGNTransformer
-from fourfold.modalities.graphs.prefix_cache import Block
+from fourfold.modalities.graphs.prefix_cache import Block, Grown
 from fourfold.modalities.graphs.records import GraphRecord, collate
 
 Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -141,7 +141,7 @@ def test_a_block_alone_on_its_cached_prefix_equals_all_blocks_together(model: PA
         for k in range(blocks):
             n = int(graphs.sizes[b, :k].sum())
             new = slice(n, n + int(graphs.sizes[b, k]))
-            grown = continued(model.network, _beginning(graphs, b, k))
+            grown = continued(Grown.nothing(model.network, 1), _beginning(graphs, b, k))
             block = Block(
                 torch.ones(1, new.stop - n, dtype=torch.bool),
                 graphs.sizes[b : b + 1, k],
@@ -163,7 +163,7 @@ def test_sizes_and_degrees_one_by_one_equal_all_together(model: PARD, records: l
     for b, blocks in enumerate(graphs.blocks.tolist()):
         total = torch.zeros((), dtype=torch.float64)
         for k in range(blocks + 1):
-            grown = continued(model.network, _beginning(graphs, b, k))
+            grown = continued(Grown.nothing(model.network, 1), _beginning(graphs, b, k))
             logits, r = grown.size_logits()
             allowed = model.network.allowed_sizes(grown.count, grown.blocks)
             size = int(graphs.sizes[b, k]) if k < blocks else 0
@@ -183,10 +183,10 @@ def test_grown_batches_do_not_depend_on_batch_mates(model: PARD, records: list[G
     def part(rows: torch.Tensor) -> BlockBatch:
         return BlockBatch(*(getattr(graphs, k)[rows] for k in BlockBatch.__dataclass_fields__))
 
-    together = continued(model.network, part(same))
+    together = continued(Grown.nothing(model.network, len(same)), part(same))
     together = together.chosen(torch.arange(len(same)).flip(0))
     for k, row in enumerate(same.flip(0)):
-        alone = continued(model.network, part(row[None]))
+        alone = continued(Grown.nothing(model.network, 1), part(row[None]))
         kept = alone.types.shape[1]
         assert torch.equal(alone.adj[0], together.adj[k, :kept, :kept])
         assert torch.equal(alone.block[0], together.block[k, :kept])
