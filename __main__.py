@@ -24,8 +24,7 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
+        return _say(_help())
     first, rest = words[0], words[1:]
     if first in ("--version", "-V"):
         print(f"fourfold {__version__}")
@@ -36,8 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if first not in TASKS:
         return _fail(f"unknown task or command {first!r}{_near(first, [*TASKS, *others])}; see: fourfold --help")
     if not rest or rest[0] in ("-h", "--help", "help"):
-        print(_task_help(first))
-        return 0
+        return _say(_task_help(first))
     known = {**COMMANDS, **TASKS[first].commands}
     if not rest[0].startswith("-") and rest[0] not in known:
         return _fail(f"unknown command {rest[0]!r}{_near(rest[0], known)}; see: fourfold {first} --help")
@@ -87,17 +85,14 @@ def _configs(args: Sequence[str]) -> int:
 
     names = shipped()
     width = max(map(len, names), default=0)
-    for name in names:
-        print(f"{name:{width}}  {describe(name)}".rstrip())
-    return 0
+    return _say("\n".join(f"{name:{width}}  {describe(name)}".rstrip() for name in names))
 
 
 def _zoo(args: Sequence[str]) -> int:
     from .modalities.zoo import zoo
 
     models = zoo()
-    print("\n".join(models) if models else "no trained models are shipped with this version")
-    return 0
+    return _say("\n".join(models) if models else "no trained models are shipped with this version")
 
 
 def _convert(args: Sequence[str]) -> int:
@@ -122,6 +117,15 @@ def _demo(args: Sequence[str]) -> int:
 def _near(word: str, known: Sequence[str] | dict[str, str]) -> str:
     near = get_close_matches(word, list(known), n=2)
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader, `head` for instance, has seen enough; Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(message: str, status: int = 2) -> int:

@@ -86,6 +86,15 @@ def test_configs(capsys):
     assert all(len(line.split()) > 1 for line in lines), "a configuration without a first comment line"
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fourfold", "configs"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == b""
+
+
 def test_names_of_configurations(tmp_path, monkeypatch):
     name = shipped()[0]
     assert find(name) == find(f"{name}.yaml")
