@@ -42,7 +42,7 @@ def trained(
     seconds = []
     for words in (
         ["fit", "--config", config, "--overwrite", "--seed_everything", str(seed), *extra],
-        ["evaluate", "--num_samples", str(samples), "--seed", str(seed)],
+        ["evaluate", "--num_samples", str(samples)],
     ):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "fourfold", "forecasting", *words, "--run", str(run), *data]
@@ -161,7 +161,7 @@ def main() -> None:
     for run in runs:
         for method, row in run["metrics"].items():
             rows.setdefault(method, []).append(row)
-    seconds, judging = np.mean([run["seconds"] for run in runs], axis=0).tolist()
+    seconds = float(np.mean([run["seconds"][0] for run in runs]))
     if options.classical or options.deepar:
         data = dataset_of(options.config, root)
         if options.classical:
@@ -176,7 +176,7 @@ def main() -> None:
             ]
     told = (
         f"{runs[0]['protocol']}. Seeds {', '.join(map(str, seeds))}, {samples} samples; training {seconds:.0f} CPU-s, "
-        f"forecasting {judging:.0f} CPU-s, one thread."
+        "one thread."
     )
     text = f"## {options.config}\n\n{told}\n\n{table(rows)}\n"
     print(text)

@@ -45,7 +45,13 @@ def exponential_smoothing(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # short or constant series: what it converged to is what is wanted
             model = ETSModel(
-                values, trend="add", damped_trend=True, seasonal=seasonal, seasonal_periods=season if seasonal else None
+                values,
+                trend="add",
+                damped_trend=True,
+                seasonal=seasonal,
+                seasonal_periods=season if seasonal else None,
+                # Fitting the 48 initial states of a season of 48 takes minutes and changes little at the end.
+                initialization_method="heuristic" if len(values) >= 10 else "estimated",
             )
             fitted: Any = model.fit(disp=False, maxiter=200)
             generator = np.random.default_rng((seed, index))
