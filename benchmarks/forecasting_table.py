@@ -81,13 +81,11 @@ def classical(data: Any, samples: int) -> dict[str, Row]:
     }
 
 
-def deepar(data: Any, seconds: float, seed: int, samples: int) -> Row:
-    """GluonTS' DeepAR with defaults, trained for a given CPU time."""
+def train_deepar(data: Any, seconds: float, seed: int, **options: Any) -> Any:
+    """GluonTS' DeepAR, trained on `data.train` for a given CPU time; returns its predictor."""
     import lightning.pytorch as pl
     import torch
     from gluonts.torch.model.deepar import DeepAREstimator
-
-    from fourfold.tasks.forecasting import score
 
     begin = time.process_time()
 
@@ -99,12 +97,19 @@ def deepar(data: Any, seconds: float, seed: int, samples: int) -> Row:
     pl.seed_everything(seed, verbose=False)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     with tempfile.TemporaryDirectory() as folder:
-        options = {"max_epochs": 10_000, "callbacks": [Budget()], "default_root_dir": folder, **quiet}
-        estimator = DeepAREstimator(freq=data.freq, prediction_length=data.prediction_length, trainer_kwargs=options)
-        predictor = estimator.train(data.train)
+        trainer = {"max_epochs": 10_000, "callbacks": [Budget()], "default_root_dir": folder, **quiet}
+        horizon = data.prediction_length
+        estimator = DeepAREstimator(freq=data.freq, prediction_length=horizon, trainer_kwargs=trainer, **options)
+        return estimator.train(data.train)
+
+
+def deepar(data: Any, seconds: float, seed: int, samples: int) -> Row:
+    """Metrics of DeepAR with GluonTS' defaults."""
+    from fourfold.tasks.forecasting import score
+
+    predictor = train_deepar(data, seconds, seed)
     made = np.stack([f.samples for f in predictor.predict(data.inputs(), num_samples=samples)])
-    past = [e["target"] for e in data.inputs()]
-    return score(made, data.truth(), past, data.season)
+    return score(made, data.truth(), [e["target"] for e in data.inputs()], data.season)
 
 
 def table(rows: dict[str, list[Row]]) -> str:
