@@ -347,6 +347,12 @@ class TSDiff(Forecaster):
 
         return anomaly_score(self, data, **options)
 
+    def choose_steps(self, data: Any, **options: Any) -> int:
+        """How many sampling steps these series need; see :func:`.step_choice.choose_steps`."""
+        from .step_choice import choose_steps
+
+        return choose_steps(self, data, **options)
+
     def encode(self, target: Tensor, level: Tensor | None, seen: Tensor | None = None) -> ScaledWindows:
         """Scales windows `(B, L)`, NaN where missing; see :func:`.encoding.scale_windows`."""
         if target.ndim != 2 or target.shape[1] != self.length:
