@@ -66,8 +66,9 @@ def test_forecasts_are_in_the_units_of_the_series_whatever_they_are(scaler: Any)
         np.testing.assert_allclose(other, factor * one, rtol=1e-3)
 
 
-def test_constant_series_are_forecast_as_constant() -> None:
-    made = np.asarray(small(scaler=ZScore()).forecast([np.full(30, 500.0)], 20))
+@pytest.mark.parametrize("scaler", [ZScore(), Anchored()], ids=lambda s: s.name)
+def test_constant_series_are_forecast_as_constant(scaler: Any) -> None:
+    made = np.asarray(small(scaler=scaler).forecast([np.full(30, 500.0)], 20))
     assert np.abs(made - 500).max() < 500 * 1e-3
 
 
