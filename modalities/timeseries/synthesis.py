@@ -118,8 +118,14 @@ def synthesize(
     values = model.encode(torch.from_numpy(real), torch.from_numpy(levels)).in_units(values).numpy()
     if model.minimum is not None:
         values = np.maximum(values, model.minimum)
-    starts = [h.start + begin if start is None and h.start is not None else start for h, begin in places]
-    return SyntheticWindows(values, False, None if None in starts else tuple(starts))
+    starts = (start,) * num_windows if start is not None else _starts(places)
+    return SyntheticWindows(values, False, starts)
+
+
+def _starts(places: Sequence[tuple[History, int]]) -> "tuple[pd.Period, ...] | None":
+    """First periods of windows at these places; None unless every series has dates."""
+    starts = tuple(h.start + begin for h, begin in places if h.start is not None)
+    return starts if len(starts) == len(places) else None
 
 
 def _covariates(
