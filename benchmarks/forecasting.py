@@ -1,36 +1,41 @@
-"""Cost and quality of forecasting: training step, guided forecast, and CRPS beside the baselines.
+"""What forecasting costs: a training step and a guided forecast of the shipped configurations, on one thread.
 
-    python benchmarks/forecasting.py                              # cost only, a minute
-    python benchmarks/forecasting.py --quality pedestrian         # trains by the shipped configuration, then evaluates
-    python benchmarks/forecasting.py --quality exchange_rate --root DATA --write docs/benchmarks-forecasting.md
+    python benchmarks/forecasting.py                  # three minutes
+    python benchmarks/forecasting.py --configs forecasting/tsdiff-vic_elec-cpu --write table.md
 
-CPU-seconds are process time of one thread; they do not depend on what else the machine does.
+CPU seconds are process time of one thread; they depend little on what else the machine does. Accuracy beside baselines:
+`forecasting_table.py`; accuracy by the number of evaluations: `forecasting_sampling.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pandas as pd
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from fourfold.core import NoiseSource
-from fourfold.modalities.timeseries import TSDiff
-from fourfold.modalities.timeseries.components import GUIDANCES, SCALERS
+from fourfold.modalities.timeseries import Forecaster
+from fourfold.tasks.cli import allow_imports
+from fourfold.tasks.forecasting import ForecastingTask
 from fourfold.tasks.names import find
 
-CONFIGS = {"pedestrian": "forecasting/tsdiff-pedestrian-cpu", "exchange_rate": "forecasting/tsdiff-exchange_rate-cpu"}
+CONFIGS = (
+    "forecasting/tsdiff-exchange_rate-cpu",
+    "forecasting/tsdiff-m4_hourly-cpu",
+    "forecasting/tsdiff-pedestrian-cpu",
+    "forecasting/tsdiff-vic_elec-cpu",
+    "forecasting/tsdiff-reference-exchange_rate",
+)
 
 
 def cpu_seconds(function: Callable[[], object], repeats: int) -> float:
@@ -42,58 +47,38 @@ def cpu_seconds(function: Callable[[], object], repeats: int) -> float:
     return (time.process_time() - begin) / repeats
 
 
+def built(name: str) -> Forecaster:
+    """The untrained model of a shipped configuration."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ForecastingTask, "model")
+    settings = yaml.safe_load(find(name).read_text(encoding="utf-8"))["model"]
+    return parser.instantiate_classes(parser.parse_object({"model": settings})).model.model()
+
+
 def cost(name: str) -> dict[str, str]:
     """Cost of the model of a shipped configuration."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    arguments = yaml.safe_load(find(CONFIGS[name]).read_text(encoding="utf-8"))["model"]["adapter"]["init_args"]
-    scaler, guidance = (arguments.pop(part)["class_path"].rpartition(".")[2] for part in ("scaler", "guidance"))
-    scalers, guidances = ({kind.__name__: kind for kind in table.values()} for table in (SCALERS, GUIDANCES))
-    arguments = {
-        key: value for key, value in arguments.items() if not (isinstance(value, dict) and "class_path" in value)
-    }
-    model = TSDiff(**arguments, scaler=scalers[scaler](), guidance=guidances[guidance](1.0))
+    model = built(name)
+    length = model.lookback + model.context_length + model.prediction_length
     optimizer = torch.optim.AdamW(model.parameters())
-    target = torch.randn(64, model.length, dtype=torch.float64).cumsum(1)
+    target = 50 + torch.randn(64, length, dtype=torch.float64).cumsum(1)
     batch = {"target": target, "level": target.abs().mean(1)}
     if model.calendar:
-        batch["covariates"] = torch.randn(64, model.length, 6 * len(model.calendar))
+        batch["covariates"] = torch.randn(64, length, 6 * len(model.calendar))
 
     def step() -> None:
         optimizer.zero_grad()
         model.loss(batch, NoiseSource(0, range(64))).mean().backward()
         optimizer.step()
 
-    import pandas as pd
-
     entry = {"target": target[0].numpy(), "start": pd.Period("2024-01-01", freq="h"), "item_id": "a"}
-    row = {"configuration": CONFIGS[name], "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
-    row["training step, batch 64 (CPU-s)"] = f"{cpu_seconds(step, 10):.3f}"
-    steps = model.sampling_steps
-    row[f"guided forecast, 16 samples, {steps} steps (CPU-s)"] = (
-        f"{cpu_seconds(lambda: model.forecast([entry], 16), 3):.2f}"
-    )
-    row["guided forecast, 16 samples, 100 steps (CPU-s)"] = (
-        f"{cpu_seconds(lambda: model.forecast([entry], 16, steps=100), 2):.2f}"
-    )
+    row = {"configuration": name, "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
+    row["training step, batch 64 (CPU-s)"] = f"{cpu_seconds(step, 8):.3f}"
+    for steps in (25, 100):
+        seconds = cpu_seconds(lambda steps=steps: model.forecast([entry], 16, steps=steps), 1)
+        row[f"forecast, 16 samples, {steps} steps (CPU-s)"] = f"{seconds:.2f}"
     return row
-
-
-def quality(name: str, root: str | None, folder: Path) -> tuple[dict[str, dict[str, float]], dict[str, object]]:
-    """Trains and evaluates by the command line, in processes of their own; returns the table and the facts around
-    it."""
-    run = folder / name
-    data = ["--data.root", root] if root else []
-    seconds = []
-    for words in (["fit", "--config", CONFIGS[name], "--overwrite"], ["evaluate"]):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "fourfold", "forecasting", *words, "--run", str(run), *data]
-        subprocess.run(command, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    stored = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["evaluate"]
-    facts = {key: stored[key] for key in ("protocol", "num_samples", "seed")}
-    return stored["metrics"], {**facts, "training CPU-s": round(seconds[0]), "evaluation CPU-s": round(seconds[1])}
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
@@ -114,25 +99,13 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Prints the tables, and writes them where asked."""
+    """Prints the table, and writes it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quality", nargs="*", choices=sorted(CONFIGS), default=[], help="train and evaluate these")
-    parser.add_argument("--root", help="folder of data sets")
-    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="where the runs go")
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="shipped configurations")
     parser.add_argument("--write", type=Path, help="markdown file to write")
     options = parser.parse_args()
-    parts = [
-        "# Forecasting: cost and quality",
-        f"Machine: {machine()}.",
-        "## Cost",
-        markdown([cost(name) for name in CONFIGS]),
-    ]
-    for name in options.quality:
-        table, facts = quality(name, options.root, options.folder)
-        rows = [{"method": method, **{k: f"{v:.4g}" for k, v in row.items()}} for method, row in table.items()]
-        told = "; ".join(f"{key}: {value}" for key, value in facts.items())
-        parts += [f"## {name}", told + ".", markdown(rows)]
-    text = "\n\n".join(parts) + "\n"
+    allow_imports(classes={ForecastingTask})
+    text = f"Machine: {machine()}.\n\n" + markdown([cost(name) for name in options.configs]) + "\n"
     print(text)
     if options.write:
         options.write.write_text(text, encoding="utf-8")

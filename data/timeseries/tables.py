@@ -77,7 +77,7 @@ def series_from_frame(
 
     Raises:
         DataError: for a missing column, dates that cannot be read, duplicate dates, values that are not numbers, dates
-            off the frequency, or if no series has a value.
+            off the frequency, series of another frequency, or if no series has a value.
     """
     for role, column in (("target", target), ("time", time), ("item", item)):
         if column is not None and column not in frame.columns:
@@ -195,6 +195,12 @@ def _regular(rows: Any, freq: str, name: str, source: str) -> pd.Series:
             "choose a finer --freq"
         )
     whole = pd.period_range(periods[0], periods[-1], freq=periods.freq)
+    steps = np.unique(np.diff(whole.get_indexer(periods)))
+    if len(periods) > 2 and len(steps) == 1 and steps[0] > 1:
+        raise DataError(
+            f"{source}: series {name!r} has a value at every {steps[0]}th step of the frequency {freq!r} only: keep "
+            "series of different frequencies in files of their own, or name the right one with --freq"
+        )
     return pd.Series(rows.to_numpy(), index=periods).reindex(whole)
 
 

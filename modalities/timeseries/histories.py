@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "covariates_of", "hash_key", "histories", "level_of"]
+__all__ = ["History", "covariates_of", "hash_key", "histories", "level_of", "same_frequency"]
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,35 @@ def histories(data: Any) -> Iterator[History]:
     """The series of a GluonTS data set, or of plain arrays, as :class:`History`.
 
     Raises:
-        ValueError: for a single one-dimensional array (wrap it in a list), or entries without a target.
+        ValueError: for a single one-dimensional array (wrap it in a list), entries without a target, or entries of
+            different frequencies.
     """
     if isinstance(data, np.ndarray) and data.ndim == 1:
         raise ValueError("one series is a list of one array: forecast([values])")
+    freq = None
     for index, entry in enumerate(data):
         if not isinstance(entry, Mapping):
             yield History(_series(entry), None, None, hash_key("array", index))
             continue
         values, start, item_id = _series(entry["target"]), entry["start"], entry.get("item_id")
         name = f"position {index}" if item_id is None else f"item {item_id}"
+        freq = same_frequency(name, start, freq)
         key = hash_key(name, str(start + len(values)))
         yield History(values, start, None if item_id is None else str(item_id), key, *covariates_of(entry))
+
+
+def same_frequency(name: str, start: "pd.Period", freq: str | None) -> str:
+    """The frequency of a series, which has to be that of the series before it (None for the first one).
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    if freq is not None and start.freqstr != freq:
+        raise ValueError(
+            f"{name} has the frequency {start.freqstr!r}, the series before it {freq!r}: a model has one frequency, "
+            "keep series of different ones in data sets of their own"
+        )
+    return start.freqstr
 
 
 def covariates_of(entry: Mapping[str, Any]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:

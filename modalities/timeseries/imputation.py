@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.solvers.sampler import Stepper
+from .drawing import Drawing, complete, levels_and_signs
 from .frames import series_of
 from .guidance import SelfGuidance
 from .histories import History, hash_key, level_of
@@ -99,8 +100,6 @@ def impute(
     Raises:
         ValueError: for series without any observed value, or whose dates are not regular.
     """
-    from .tsdiff import Drawing
-
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     known = series_of(data)
@@ -163,7 +162,7 @@ def _fill_windows(
     filled: Sequence[NDArray[np.float64]],
     begins: Sequence[int],
     stage: int,
-    settings: Any,
+    settings: Drawing,
 ) -> NDArray[np.float64]:
     """Drawn windows `(N, S, L)` of N series, in units of the user."""
     device = next(model.parameters()).device
@@ -178,11 +177,11 @@ def _fill_windows(
     seen = torch.where(seen.any(dim=1, keepdim=True), seen, torch.isfinite(target))
     window = model.encode(target, torch.from_numpy(level).to(device), seen)
     keys = [hash_key(h.key, "impute", stage) for h in known]
-    levels, signs = model.levels_and_signs(keys, num_samples, settings.seed)
+    levels, signs = levels_and_signs(model, keys, num_samples, settings.seed)
     rows = [hash_key(key, i) for key in keys for i in range(num_samples)]
     covariates = model.covariates(known, begins)
     covariates = None if covariates is None else covariates.repeat_interleave(num_samples, dim=0)
-    x = model.complete(window, rows, settings, levels=levels, signs=signs, covariates=covariates)
+    x = complete(model, window, rows, settings, levels=levels, signs=signs, covariates=covariates)
     values = window.in_units(x)
     values = values if model.minimum is None else values.clamp(min=model.minimum)
     return values.reshape(len(known), num_samples, -1).cpu().numpy()

@@ -16,8 +16,9 @@ from torch import Tensor
 from ...core import Denoiser, DenoisingLoss, Discrete, GaussianPath, Multistep, NoiseSource, Sampler, UniformGrid, V
 from ...core.solvers.sampler import Stepper
 from ..adapter import Adapter
+from ..components import build, describe
 from ..registry import register
-from .components import GUIDANCES, SCALERS, STEPPERS, build, describe
+from .components import GUIDANCES, SCALERS, STEPPERS
 from .encoding import scale_windows
 from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
 from .histories import hash_key

@@ -35,8 +35,9 @@ from ...core import (
     StepInput,
     UniformGrid,
 )
+from ..components import build, describe
 from ..registry import register
-from .components import GUIDANCES, build, describe
+from .components import GUIDANCES
 from .forecaster import Forecaster
 from .guidance import ObservationEnergy, QuantileGuidance, SelfGuidance
 from .histories import History, hash_key

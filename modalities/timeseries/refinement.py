@@ -34,7 +34,14 @@ from .s4d import cached_kernels
 if TYPE_CHECKING:
     from .tsdiff import TSDiff
 
-__all__ = ["LangevinRefinement", "MaximumLikelihoodRefinement", "Refinement", "refine", "representative_time"]
+__all__ = [
+    "LangevinRefinement",
+    "MaximumLikelihoodRefinement",
+    "Refinement",
+    "past_time",
+    "refine",
+    "representative_time",
+]
 
 _WINDOWS = 256
 
@@ -179,7 +186,7 @@ def refine(
             f"expected base forecasts of shape ({len(known)}, S, {model.prediction_length}), got {samples.shape}"
         )
     method = method or LangevinRefinement()
-    tau = _past_time(model, known, seed) if tau is None else tau
+    tau = past_time(model, known, seed) if tau is None else tau
     group = max(1, batch_rows // samples.shape[1])
     made = np.concatenate(
         [
@@ -228,8 +235,17 @@ def _refine_batch(
     return values.reshape(count, num_samples, horizon).cpu().numpy()
 
 
-def _past_time(model: "TSDiff", known: Sequence[History], seed: int) -> float:
-    """The representative time of windows from the past of the series."""
+def past_time(model: "TSDiff", known: Sequence[History], seed: int = 0) -> float:
+    """The :func:`representative_time` of windows from the past of series: `tau` where none is given.
+
+    Args:
+        model: the model.
+        known: the series.
+        seed: seed of the noise.
+
+    Raises:
+        ValueError: if no series is as long as a window.
+    """
     places = [(h, begin) for h in known for begin in range(len(h.values) - model.length, -1, -model.prediction_length)]
     places = [(h, begin) for h, begin in places if np.isfinite(h.values[begin : begin + model.context_length]).any()]
     if not places:

@@ -12,7 +12,8 @@ import numpy as np
 from gluonts.model.forecast import Forecast, SampleForecast
 from gluonts.model.predictor import Predictor
 
-from .components import GUIDANCES, build, describe
+from ..components import build, describe
+from .components import GUIDANCES
 from .refinement import LangevinRefinement, Refinement
 from .tsdiff import TSDiff
 

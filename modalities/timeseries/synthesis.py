@@ -1,7 +1,7 @@
 """Synthesis: windows drawn from the model, to train other models on.
 
 Windows come in the units of the model (scaled). In units of the user each takes location and scale of a real window,
-drawn from the series it is to look like.
+drawn from the series it is to look like, and with them its date and whatever else the model is told about it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ...core import NoiseSource
+from .calendar import window_covariates
+from .drawing import draw
 from .frames import series_of
-from .histories import level_of
+from .histories import History, level_of
 from .imputation import window_of
 
 if TYPE_CHECKING:
@@ -31,12 +35,12 @@ class SyntheticWindows:
     Args:
         values: shape `(N, L)`.
         scaled: whether they are in units of the model rather than of the user.
-        start: first period of every window, or None.
+        starts: first period of each window, or None where dates play no part.
     """
 
     values: NDArray[np.float64]
     scaled: bool
-    start: "pd.Period | None" = None
+    starts: "tuple[pd.Period, ...] | None" = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -47,20 +51,28 @@ class SyntheticWindows:
         Args:
             freq: frequency of the invented dates (from 2000 on) of windows without a start.
         """
-        import pandas as pd
-
-        start = pd.Period("2000-01-01", freq=freq) if self.start is None else self.start
-        return [{"target": w, "start": start, "item_id": f"synthetic{i}"} for i, w in enumerate(self.values)]
+        starts = self._starts(freq)
+        return [
+            {"target": w, "start": start, "item_id": f"synthetic{i}"}
+            for i, (w, start) in enumerate(zip(self.values, starts, strict=True))
+        ]
 
     def frame(self, freq: str = "h") -> "pd.DataFrame":
         """The windows as a long table with the columns `item_id`, `time` and `value`."""
         import pandas as pd
 
         count, length = self.values.shape
-        start: Any = pd.Period("2000-01-01", freq=freq) if self.start is None else self.start
-        times = pd.period_range(start, periods=length, freq=start.freq).to_timestamp()
+        times = [
+            pd.period_range(start, periods=length, freq=start.freq).to_timestamp().to_numpy()
+            for start in self._starts(freq)
+        ]
         names = np.repeat([f"synthetic{i}" for i in range(count)], length)
-        return pd.DataFrame({"item_id": names, "time": np.tile(times, count), "value": self.values.ravel()})
+        return pd.DataFrame({"item_id": names, "time": np.concatenate(times), "value": self.values.ravel()})
+
+    def _starts(self, freq: str) -> "Sequence[Any]":
+        import pandas as pd
+
+        return [pd.Period("2000-01-01", freq=freq)] * len(self) if self.starts is None else self.starts
 
 
 def synthesize(
@@ -77,10 +89,10 @@ def synthesize(
 
     Args:
         model: the model.
-        num_windows: N.
-        like: series (arrays, GluonTS entries, pandas) whose scales and, where the model uses the calendar and no start
-            is given, dates the windows take on; None leaves them in scaled units.
-        start: first period of the windows.
+        num_windows: N; window i depends on the seed and i only.
+        like: series (arrays, GluonTS entries, pandas): each window takes on the scale, the date and the covariates of
+            a random window of theirs. None leaves windows in scaled units.
+        start: first period of all windows, instead of those of `like`.
         seed: seed of the draws.
         steps: sampling steps, default the model's.
         batch_rows: windows per network call.
@@ -90,22 +102,47 @@ def synthesize(
     """
     if num_windows < 1:
         raise ValueError(f"num_windows must be at least 1, got {num_windows}")
-    if model.dynamic_features or model.static_features:
-        raise ValueError("windows of a model with known covariates are drawn by sample(dynamic=..., static=...)")
+    places = None if like is None else _random_places(like, model.length, num_windows, np.random.default_rng(seed))
+    covariates = _covariates(model, num_windows, places, start)
     pieces = []
-    for number, first in enumerate(range(0, num_windows, batch_rows)):
-        count = min(batch_rows, num_windows - first)
-        pieces.append(model.sample(count, seed=seed + 7919 * number, steps=steps, start=start))
-    values = np.concatenate(pieces).astype(np.float64)
-    if like is None:
-        return SyntheticWindows(values, True, start)
-    rng = np.random.default_rng(seed)
-    real, levels = _windows(like, model.length, num_windows, rng)
-    window = model.encode(torch.from_numpy(real), torch.from_numpy(levels))
-    values = values * window.scale.cpu().numpy() + window.loc.cpu().numpy()
+    for first in range(0, num_windows, batch_rows):
+        last = min(first + batch_rows, num_windows)
+        told = None if covariates is None else covariates[first:last]
+        condition = model.condition(last - first, told, None)
+        x = draw(model, model.denoiser, NoiseSource(seed, range(first, last)), condition, steps, None)
+        pieces.append(x[..., 0].double().cpu())
+    values = torch.cat(pieces)
+    if places is None:
+        return SyntheticWindows(values.numpy(), True, None if start is None else (start,) * num_windows)
+    real, levels = _cut(places, model.length)
+    values = model.encode(torch.from_numpy(real), torch.from_numpy(levels)).in_units(values).numpy()
     if model.minimum is not None:
         values = np.maximum(values, model.minimum)
-    return SyntheticWindows(values, False, start)
+    starts = (start,) * num_windows if start is not None else _starts(places)
+    return SyntheticWindows(values, False, starts)
+
+
+def _starts(places: Sequence[tuple[History, int]]) -> "tuple[pd.Period, ...] | None":
+    """First periods of windows at these places; None unless every series has dates."""
+    starts = tuple(h.start + begin for h, begin in places if h.start is not None)
+    return starts if len(starts) == len(places) else None
+
+
+def _covariates(
+    model: "TSDiff", count: int, places: "Sequence[tuple[History, int]] | None", start: "pd.Period | None"
+) -> Tensor | None:
+    """Covariates `(N, L, F)` of windows at these places, or from one date on."""
+    if not model.num_covariates:
+        return None
+    if places is not None and start is None:
+        return model.covariates([h for h, _ in places], [begin for _, begin in places])
+    if model.dynamic_features or model.static_features:
+        raise ValueError(
+            "this model takes covariates of its series: draw windows `like` series that have them, without a `start`, "
+            "or one at a time by sample(dynamic=..., static=...)"
+        )
+    one = torch.from_numpy(window_covariates(start, 0, model.length, model.calendar))
+    return one.expand(count, -1, -1).to(next(model.parameters()).device)
 
 
 def real_windows(
@@ -123,30 +160,35 @@ def real_windows(
     Returns:
         Shape `(count, L)`, without missing values.
     """
-    windows, _ = _windows(data, length, count, np.random.default_rng(seed), complete=True)
+    windows, _ = _cut(_random_places(data, length, count, np.random.default_rng(seed), complete=True), length)
     if context is None:
         return windows
     scale = np.abs(windows[:, :context]).mean(axis=1, keepdims=True)
     return windows / np.where(scale > 0, scale, 1.0)
 
 
-def _windows(
+def _random_places(
     data: Any, length: int, count: int, rng: np.random.Generator, complete: bool = False
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Windows `(count, L)` at random places, and the levels `(count,)` of their series."""
+) -> list[tuple[History, int]]:
+    """Series and begins of windows at random places, every place as likely as any other."""
     known = series_of(data)
     places = list(_places([h.values for h in known], length, complete))
     if not places:
         raise ValueError(f"no series holds a window of {length} {'complete ' if complete else ''}steps")
     sizes = np.cumsum([len(begins) for _, begins in places])
-    rows, levels = [], []
-    for chosen in rng.integers(sizes[-1], size=count):
-        which = int(np.searchsorted(sizes, chosen, side="right"))
+    chosen = []
+    for draw_of in rng.integers(sizes[-1], size=count):
+        which = int(np.searchsorted(sizes, draw_of, side="right"))
         number, begins = places[which]
-        begin = int(begins[chosen - (sizes[which] - len(begins))])
-        rows.append(window_of(known[number].values, begin, length))
-        levels.append(level_of(known[number].values))
-    return np.stack(rows), np.array(levels)
+        chosen.append((known[number], int(begins[draw_of - (sizes[which] - len(begins))])))
+    return chosen
+
+
+def _cut(places: Sequence[tuple[History, int]], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Windows `(N, L)`, and the levels `(N,)` of their series."""
+    levels = {id(h): level_of(h.values) for h, _ in places}
+    windows = np.stack([window_of(h.values, begin, length) for h, begin in places])
+    return windows, np.array([levels[id(h)] for h, _ in places])
 
 
 def _places(

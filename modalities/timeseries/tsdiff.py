@@ -11,7 +11,6 @@ stochastic steps instead of 100, and with `sign_flip` half of the samples are dr
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,21 +26,21 @@ from ...core import (
     Multistep,
     NoiseSource,
     Parameterization,
-    Sampler,
-    UniformGrid,
     V,
 )
 from ...core.solvers.sampler import Stepper
+from ..components import build, describe
 from ..registry import register
+from . import drawing
 from .backbone import Backbone
 from .calendar import HARMONICS, window_covariates
-from .components import GUIDANCES, MASKS, PARAMETERIZATIONS, SCALERS, STEPPERS, build, describe
+from .components import GUIDANCES, MASKS, PARAMETERIZATIONS, SCALERS, STEPPERS
 from .encoding import ScaledWindows, scale_windows
 from .forecaster import Forecaster
-from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
-from .histories import History, hash_key, level_of
+from .forecasting import forecast_series
+from .guidance import QuantileGuidance, SelfGuidance
+from .histories import History
 from .masks import ContextMasks, Masks
-from .s4d import cached_kernels
 from .scalers import Scaler, ZScore
 
 if TYPE_CHECKING:
@@ -51,11 +50,7 @@ if TYPE_CHECKING:
     from .imputation import Imputation
     from .synthesis import SyntheticWindows
 
-__all__ = ["Drawing", "TSDiff"]
-
-# Numbers of the draws that are not the sampler's own; sources are spawned, so they never meet the sampler's keys.
-_SIGNS, _LEVELS, _LOSS, _SAMPLER, _DROPOUT, _MASKS = 0, 1, 2, 3, 4, 5
-
+__all__ = ["TSDiff"]
 
 _SCALER, _GUIDANCE, _PARAMETERIZATION, _MASK = ZScore(), QuantileGuidance(), V(), ContextMasks()
 _STEPPER = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True)
@@ -199,18 +194,20 @@ class TSDiff(Forecaster):
         """
         target, seen = batch["target"], None
         if self.context_dropout is not None:
-            seen = self.masks.draw(torch.isfinite(target), self.context_length, noise.spawn(_MASKS))
+            seen = self.masks.draw(torch.isfinite(target), self.context_length, noise.spawn(drawing.MASKS))
         # What a network trained on the context alone is shown never decides the scale: the context does, all of it.
         window = self.encode(target, batch["level"], None if isinstance(self.masks, ContextMasks) else seen)
         x = window.x
         if self.sign_flip:
-            x = x * torch.where(noise.spawn(_SIGNS).uniform((x.shape[0], 1, 1), 0) < 0.5, -1.0, 1.0).to(x)
+            x = x * torch.where(noise.spawn(drawing.SIGNS).uniform((x.shape[0], 1, 1), 0) < 0.5, -1.0, 1.0).to(x)
         shown = None
         if seen is not None and self.context_dropout is not None:
-            dropout = noise.spawn(_DROPOUT).uniform((x.shape[0], 1, 1), 0).to(x.device)
+            dropout = noise.spawn(drawing.DROPOUT).uniform((x.shape[0], 1, 1), 0).to(x.device)
             shown = _shown(x, seen.unsqueeze(-1)) * (dropout >= self.context_dropout)
         condition = self.condition(len(x), batch.get("covariates"), shown)
-        result = DenoisingLoss(self.denoiser)(x, noise.spawn(_LOSS), weights=window.observed.to(x), condition=condition)
+        result = DenoisingLoss(self.denoiser)(
+            x, noise.spawn(drawing.LOSS), weights=window.observed.to(x), condition=condition
+        )
         return result.value
 
     def sample(
@@ -245,7 +242,7 @@ class TSDiff(Forecaster):
             covariates = torch.from_numpy(one).expand(num_samples, -1, -1)
         condition = self.condition(num_samples, covariates, None)
         noise = NoiseSource(seed, range(num_samples))
-        x = self._draw(self.denoiser, noise, condition, steps, stepper)
+        x = drawing.draw(self, self.denoiser, noise, condition, steps, stepper)
         return x[..., 0].cpu().numpy()
 
     def forecast(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -321,14 +318,10 @@ class TSDiff(Forecaster):
                 f"prediction_length must be at least 1 and context_length between 1 and {self.context_length}, the "
                 f"context this model was built for; got {wanted} and {context}"
             )
-        settings = Drawing(seed, steps, self.guidance if guidance is None else guidance, stepper)
-        series = max(1, batch_rows // num_samples)
-        for first in range(0, len(known), series):
-            part = [self._covered(history, wanted) for history in known[first : first + series]]
-            made = self._forecast_batch(part, num_samples, context, settings)
-            while made.shape[2] < wanted:
-                made = np.concatenate((made, self._go_on(part, made, context, settings, batch_rows)), axis=2)
-            yield from made[:, :, :wanted]
+        settings = drawing.Drawing(seed, steps, self.guidance if guidance is None else guidance, stepper)
+        yield from forecast_series(
+            self, known, num_samples, settings, horizon=wanted, context=context, batch_rows=batch_rows
+        )
 
     def impute(self, data: Any, num_samples: int = 100, **options: Any) -> "list[Imputation]":
         """Fills the missing values of series; see :func:`.imputation.impute`."""
@@ -353,6 +346,12 @@ class TSDiff(Forecaster):
         from .anomalies import anomaly_score
 
         return anomaly_score(self, data, **options)
+
+    def choose_steps(self, data: Any, **options: Any) -> int:
+        """How many sampling steps these series need; see :func:`.step_choice.choose_steps`."""
+        from .step_choice import choose_steps
+
+        return choose_steps(self, data, **options)
 
     def encode(self, target: Tensor, level: Tensor | None, seen: Tensor | None = None) -> ScaledWindows:
         """Scales windows `(B, L)`, NaN where missing; see :func:`.encoding.scale_windows`."""
@@ -392,150 +391,6 @@ class TSDiff(Forecaster):
     def shown(self, window: ScaledWindows) -> Tensor:
         """What a conditional network is shown of windows: values and where they are, `(B, L, 2)`."""
         return _shown(window.x, self.masks.allowed(window.observed[..., 0], self.context_length).unsqueeze(-1))
-
-    def complete(
-        self,
-        window: ScaledWindows,
-        rows: Sequence[int],
-        settings: "Drawing",
-        *,
-        levels: Tensor,
-        signs: Tensor,
-        covariates: Tensor | None,
-    ) -> Tensor:
-        """Draws whole windows given what is observed of them, wherever that is.
-
-        Args:
-            window: R windows, one per sample.
-            rows: R identities for the noise.
-            settings: how to draw.
-            levels: quantile level of each sample, shape `(R,)`.
-            signs: +1 or, for samples to be drawn mirrored, -1, shape `(R, 1, 1)`.
-            covariates: shape `(R, L, F)`, or None.
-
-        Returns:
-            Scaled windows, shape `(R, L)`.
-        """
-        mirrored = window.x * signs
-        denoiser = settings.guidance.guide(self.denoiser, mirrored, window.observed, levels)
-        shown = None if self.context_dropout is None else self.shown(replace(window, x=mirrored))
-        condition = self.condition(len(rows), covariates, shown)
-        noise = NoiseSource(settings.seed, rows).spawn(_SAMPLER)
-        return (self._draw(denoiser, noise, condition, settings.steps, settings.stepper) * signs)[..., 0]
-
-    def levels_and_signs(self, keys: Sequence[int], num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Quantile levels `(R,)` and signs `(R, 1, 1)` of S samples of each series, R = N S."""
-        device = next(self.parameters()).device
-        per_series = NoiseSource(seed, keys)
-        levels = quantile_levels(per_series.spawn(_LEVELS), num_samples, key=0).flatten().to(device)
-        return levels, self._signs(per_series, num_samples).to(next(self.parameters()))
-
-    def _forecast_batch(
-        self, part: Sequence[History], num_samples: int, context: int, settings: "Drawing"
-    ) -> NDArray[np.float64]:
-        levels, signs = self.levels_and_signs([h.key for h in part], num_samples, settings.seed)
-        rows = [hash_key(history.key, i) for history in part for i in range(num_samples)]
-        return self._forecast_rows(part, num_samples, context, settings, rows, levels, signs)
-
-    def _covered(self, history: History, wanted: int) -> History:
-        """The series with dynamic covariates for whole blocks: known ones for the horizon that is wanted, then the last
-        of them, for steps that are drawn and thrown away."""
-        if history.dynamic is None or not self.dynamic_features:
-            return history
-        until = len(history.values) + wanted
-        if len(history.dynamic) < until:
-            raise ValueError(
-                f"this model needs known covariates (feat_dynamic_real) for {until} steps, the future included, got "
-                f"{len(history.dynamic)}"
-            )
-        blocks = -(-wanted // self.prediction_length)
-        beyond = max(0, len(history.values) + blocks * self.prediction_length - len(history.dynamic))
-        return replace(history, dynamic=np.pad(history.dynamic, ((0, beyond), (0, 0)), mode="edge"))
-
-    def _go_on(
-        self,
-        part: Sequence[History],
-        made: NDArray[np.float64],
-        context: int,
-        settings: "Drawing",
-        batch_rows: int,
-    ) -> NDArray[np.float64]:
-        """The next block of every sample `(N, S, H')` of forecasts, each from its own past: `(N, S, H)`."""
-        count, num_samples, so_far = made.shape
-        levels, signs = self.levels_and_signs([hash_key(h.key, so_far) for h in part], num_samples, settings.seed)
-        longer = [
-            replace(h, values=np.concatenate((h.values, sample)))
-            for h, samples in zip(part, made, strict=True)
-            for sample in samples
-        ]
-        rows = [hash_key(h.key, i, so_far) for h in part for i in range(num_samples)]
-        blocks = []
-        for first in range(0, len(rows), batch_rows):
-            some = slice(first, first + batch_rows)
-            blocks.append(
-                self._forecast_rows(longer[some], 1, context, settings, rows[some], levels[some], signs[some])
-            )
-        return np.concatenate(blocks).reshape(count, num_samples, -1)
-
-    def _forecast_rows(
-        self,
-        part: Sequence[History],
-        num_samples: int,
-        context: int,
-        settings: "Drawing",
-        rows: Sequence[int],
-        levels: Tensor,
-        signs: Tensor,
-    ) -> NDArray[np.float64]:
-        device = next(self.parameters()).device
-        past = torch.from_numpy(np.stack([self.recent(history) for history in part])).to(device)
-        past[:, : self.context_length - context] = torch.nan
-        level = torch.tensor([level_of(history.values) for history in part], dtype=torch.float64, device=device)
-        window = self.encode(torch.nn.functional.pad(past, (0, self.prediction_length), value=torch.nan), level)
-        window = window.repeat(num_samples)
-        covariates = self.covariates(part, [len(h.values) - self.context_length for h in part])
-        covariates = None if covariates is None else covariates.repeat_interleave(num_samples, dim=0)
-        x = self.complete(window, rows, settings, levels=levels, signs=signs, covariates=covariates)
-        values = window.in_units(x[:, self.context_length :]).reshape(len(part), num_samples, -1)
-        return (values if self.minimum is None else values.clamp(min=self.minimum)).cpu().numpy()
-
-    def _draw(
-        self,
-        denoiser: Any,
-        noise: NoiseSource,
-        condition: dict[str, Tensor] | None,
-        steps: int | None,
-        stepper: Stepper | None,
-    ) -> Tensor:
-        sampler = Sampler(
-            stepper or self.stepper, UniformGrid(end=0.0), self.sampling_steps if steps is None else steps
-        )
-        with cached_kernels(self):
-            shape = (len(noise), self.length, 1)
-            return sampler(denoiser, shape, generator=noise, condition=condition).x
-
-    def _signs(self, noise: NoiseSource, num_samples: int) -> Tensor:
-        if not self.sign_flip:
-            return torch.ones(len(noise) * num_samples, 1, 1)
-        rank = noise.spawn(_SIGNS).uniform((len(noise), num_samples), 0).argsort(dim=1).argsort(dim=1)
-        return torch.where(rank % 2 == 0, 1.0, -1.0).reshape(-1, 1, 1)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How windows are drawn.
-
-    Args:
-        seed: seed of the noise.
-        steps: sampling steps, None for the model's.
-        guidance: how observations steer.
-        stepper: algorithm, None for the model's.
-    """
-
-    seed: int
-    steps: int | None
-    guidance: SelfGuidance
-    stepper: Stepper | None = None
 
 
 def _shown(x: Tensor, seen: Tensor) -> Tensor:

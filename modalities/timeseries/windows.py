@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...core.noise import hash_seed
 from .calendar import window_covariates
-from .histories import covariates_of
+from .histories import covariates_of, same_frequency
 
 __all__ = ["Part", "RandomWindows", "ValidationWindows", "WindowError", "split_series"]
 
@@ -143,12 +143,15 @@ def split_series(
 
     Raises:
         WindowError: if no series is long enough for a window.
+        ValueError: if series have different frequencies.
     """
-    length = context + horizon
+    length, freq = context + horizon, None
     train, validation, short, empty = [], [], [], []
     for e in series:
         values = np.asarray(e["target"], dtype=np.float64)
         name = str(e.get("item_id", len(train) + len(short) + len(empty)))
+        if e.get("start") is not None:
+            freq = same_frequency(f"item {name}", e["start"], freq)
         if not np.isfinite(values).any():
             empty.append(name)
             continue

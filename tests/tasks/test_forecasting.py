@@ -126,9 +126,10 @@ def test_series_of_nothing_but_missing_values_are_reported(csv: str, capsys: pyt
 
 def test_shipped_configurations_parse(capsys: pytest.CaptureFixture[str]) -> None:
     shipped = [name for name in names.shipped() if name.startswith("forecasting/")]
-    assert {f"forecasting/tsdiff-{n}" for n in ("exchange_rate-cpu", "pedestrian-cpu", "exchange_rate", "csv")} <= set(
-        shipped
-    )
+    papers = ("solar", "electricity", "traffic", "exchange_rate", "m4_hourly", "uber_tlc", "kdd_cup", "wiki2000")
+    small = ("exchange_rate", "m4_hourly", "pedestrian", "vic_elec")
+    expected = {"csv", *papers, *(f"reference-{name}" for name in papers), *(f"{name}-cpu" for name in small)}
+    assert {f"forecasting/tsdiff-{name}" for name in expected} <= set(shipped)
     for name in shipped:
         status = main(["fit", "--config", name, "--print_config"])
         assert status == 0

@@ -81,6 +81,14 @@ def test_irregular_dates_are_refused() -> None:
         series_from_frame(frame().assign(ds=stamps.astype(str)), "y")
 
 
+def test_series_of_another_frequency_are_refused() -> None:
+    mixed = pd.concat([frame("h", 60, item="hours"), frame("D", 20, item="days")])
+    with pytest.raises(DataError, match="'days' has a value at every 24th step of the frequency 'h' only"):
+        series_from_frame(mixed, "y", item="item")
+    with pytest.raises(DataError, match="every 24th step"):
+        series_from_frame(frame("D"), "y", freq="h")
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_csv(tmp_path / "x.csv", "y")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -102,3 +103,36 @@ def test_real_windows_are_whole_and_scaled() -> None:
     np.testing.assert_allclose(np.abs(windows[:, :4]).mean(1), 1)
     with pytest.raises(ValueError, match="complete"):
         real_windows([series[1]], 12, 3)
+
+
+def test_windows_take_dates_and_covariates_of_real_ones() -> None:
+    torch.manual_seed(0)
+    model = TSDiff(H, C, scaler=Anchored(), hidden=4, modes=2, blocks=1, calendar=("hour_of_day",), dynamic_features=1)
+    like = [
+        {
+            "target": 100 + draw(1, 60, seed=i)[0],
+            "start": pd.Period("2024-01-01 05:00", freq="h") + i,
+            "item_id": f"s{i}",
+            "feat_dynamic_real": 1000 * i + np.arange(60.0),
+        }
+        for i in range(2)
+    ]
+    seen: list[torch.Tensor] = []
+    model.denoiser.network.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["condition"]["covariates"]), with_kwargs=True
+    )
+    made = model.synthesize(30, like=like, steps=2)
+    told = seen[-1][:, 0]  # of the first step of every window
+    assert made.starts is not None
+    for start, covariates in zip(made.starts, told, strict=True):
+        series, place = divmod(int(covariates[-1]), 1000)
+        assert start == like[series]["start"] + place
+        angle = 2 * np.pi * (start.hour / 23 - 0.5)
+        assert covariates[:2].tolist() == pytest.approx([np.sin(angle), np.cos(angle)], abs=1e-5)
+    assert len({str(start) for start in made.starts}) > 10
+    assert made.frame()["time"].iloc[16] == made.starts[1].to_timestamp()
+    assert [e["start"] for e in made.entries()] == list(made.starts)
+    whole, pieces = (model.synthesize(9, like=like, steps=2, batch_rows=rows).values for rows in (512, 4))
+    np.testing.assert_allclose(pieces, whole, rtol=1e-5)
+    with pytest.raises(ValueError, match="takes covariates of its series"):
+        model.synthesize(3, start=pd.Period("2024-01-01", freq="h"))
