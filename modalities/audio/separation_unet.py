@@ -40,6 +40,8 @@ class SeparationUNet(nn.Module):
         context_channels: Channels of the text states.
         norm_groups: Groups of every group normalisation.
         time_scale: s: 1 as published (nearly all frequencies stay flat for t in [0, 1]); 1000 for new models.
+        summary: Add a projection of the first text state to the embedding of time, so that the text acts on every
+            residual block; for small models whose first state sums up the description.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class SeparationUNet(nn.Module):
         context_channels: int = 1024,
         norm_groups: int = 32,
         time_scale: float = 1.0,
+        summary: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
@@ -69,6 +72,7 @@ class SeparationUNet(nn.Module):
             "context_channels": context_channels,
             "norm_groups": norm_groups,
             "time_scale": time_scale,
+            "summary": summary,
         }
         self.in_channels, self.context_channels = in_channels, context_channels
         self.channels, self.time_scale = channels, time_scale
@@ -85,6 +89,8 @@ class SeparationUNet(nn.Module):
             ]
 
         self.time_embed = nn.Sequential(nn.Linear(channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        if summary:
+            self.summary_embed = nn.Linear(context_channels, embedding)
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(in_channels, channels, 3, padding=1)])])
         skips, width = [channels], channels
         for level, target in enumerate(widths):
@@ -136,6 +142,8 @@ class SeparationUNet(nn.Module):
         """
         self._check(x, context, mask)
         embedding = self.time_embed(self._time_features(t.expand(len(x)), x.dtype))
+        if hasattr(self, "summary_embed"):
+            embedding = embedding + self.summary_embed(context[:, 0])
         # The same in every residual block.
         embedding = F.silu(embedding)
         bias = None if mask is None else attention_bias(mask, x.dtype)
