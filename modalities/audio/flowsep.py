@@ -62,6 +62,10 @@ NETWORK: dict[str, Any] = {
 class ConditionedUNet(nn.Module):
     """The U-Net as the core calls networks: noisy state and mixture become channels, words the context.
 
+    Of the noisy state it sees the linear estimate of x_0, :math:`\\alpha x_t / (\\alpha^2 + \\sigma^2)`: nothing at t
+    = 1, where the state is noise alone. Otherwise the network has to learn to look away from it, which takes longer
+    than all the rest.
+
     Args:
         unet: Takes `channels` of the state and those of the condition.
     """
@@ -75,7 +79,9 @@ class ConditionedUNet(nn.Module):
     ) -> Tensor:
         """Output of the shape of x; the condition holds `mixture`, `states` and `known`."""
         assert condition is not None
-        joined = torch.cat([x, condition["mixture"]], 1)
+        # The core has divided by the root of alpha^2 + sigma^2 once.
+        known = (1 - t) / ((1 - t).square() + t.square()).sqrt()
+        joined = torch.cat([known[:, None, None, None] * x, condition["mixture"]], 1)
         return self.unet(joined, t, condition["states"], condition["known"])
 
 

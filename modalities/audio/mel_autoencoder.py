@@ -78,7 +78,9 @@ class MelAutoencoder(Adapter):
         self.latents.vae.requires_grad_(True)
         self.kind, self.kl_weight, self.adversarial_weight = loss, kl_weight, adversarial_weight
         self.loudness_power, self.loudness_floor = loudness_power, loudness_floor
-        self.discriminator = PatchDiscriminator() if adversarial_weight else None
+        # Three strided layers would leave nothing of a few bands.
+        layers = 3 if self.front.settings.num_bands >= 32 else 2
+        self.discriminator = PatchDiscriminator(layers=layers) if adversarial_weight else None
 
     def config(self) -> dict[str, Any]:
         """See :class:`.Adapter`."""
