@@ -4,10 +4,10 @@ With means and covariances of embeddings of two sets
 
 .. math:: F = |\mu_a - \mu_b|^2 + \mathrm{tr}\big(\Sigma_a + \Sigma_b - 2 (\Sigma_a \Sigma_b)^{1/2}\big)
 
-which falls with the number of sounds: compare values of equal numbers only, beside the floor of two halves of real ones.
-The hit rate is the share of estimates in which a tagger finds the queried class likelier than in the mixture's other
-sound; CLAP scores are cosines of its embeddings of sounds and words. These judge vocoders, too, which sample-wise
-ratios cannot.
+which falls with the number of sounds: compare values of equal numbers only, beside the floor of two halves of real
+ones. The hit rate is the share of estimates in which a tagger finds the queried class likelier than that of the
+mixture's other sound; CLAP scores are cosines of its embeddings of sounds and words. These judge vocoders, too, which
+sample-wise ratios cannot.
 
 Source: Kilgour et al. 2019, "Fréchet audio distance" (arXiv 1812.08466); Wu et al. 2023 for CLAP (arXiv 2211.06687).
 """

