@@ -52,6 +52,7 @@ class SeparationTask(DiffusionTask):
         skip_nonfinite: How many steps in a row with a NaN or infinite loss or gradient are left out before the run
             stops.
         first_stage: Model folder or zoo name of a trained autoencoder whose weights the representation takes.
+        start_from: Model folder or zoo name of a trained separator whose weights training starts from.
         picture_examples: Examples in the pictures drawn while training; 0 draws none.
         seed: Seed of all noise; the command line sets it from `seed_everything`.
     """
@@ -65,13 +66,14 @@ class SeparationTask(DiffusionTask):
         ema_decay: float = 0.99,
         skip_nonfinite: int = 0,
         first_stage: str | None = None,
+        start_from: str | None = None,
         picture_examples: int = 4,
         seed: int = 42,
     ) -> None:
         super().__init__(adapter, optimizer, warmup_steps, decay_steps, ema_decay, skip_nonfinite, seed)
         if not isinstance(adapter, Separator):
             raise ValueError(f"model.adapter must be a separator, for example FlowSep, not a {type(adapter).__name__}")
-        self.first_stage, self.picture_examples = first_stage, picture_examples
+        self.first_stage, self.start_from, self.picture_examples = first_stage, start_from, picture_examples
         self.baseline: str | None = None
         self.clap: str | None = None
         self.candidates = 1
@@ -273,7 +275,7 @@ class SeparationTrainer(TaskTrainer):
 
 
 class _Prepare(Callback):
-    """Checks that model and data go together, and takes a first stage's weights before anything copies them."""
+    """Checks that model and data go together, and takes others' weights before anything copies them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -283,6 +285,8 @@ class _Prepare(Callback):
             _goes_with(model, data)
         if stage == "fit" and pl_module.first_stage is not None:
             take_first_stage(model, pl_module.first_stage)
+        if stage == "fit" and pl_module.start_from is not None:
+            start_from(model, pl_module.start_from)
 
 
 def take_first_stage(model: Separator, source: str) -> None:
@@ -301,6 +305,23 @@ def take_first_stage(model: Separator, source: str) -> None:
     if ours != theirs or model.front.settings != trained.front.settings:
         raise UserError(f"model.first_stage: {source} is {theirs} on {trained.front.config()}, the model wants {ours}")
     representation.load_state_dict(trained.latents.state_dict())
+
+
+def start_from(model: Separator, source: str) -> None:
+    """Copy another separator's weights; both must have the same networks.
+
+    Raises:
+        UserError: The other is not of this kind or size.
+    """
+    trained = load(source)
+    if not isinstance(trained, Separator) or trained.name != model.name:
+        raise UserError(f"model.start_from: {source} is a {trained.name} model, not a {model.name}")
+    ours, theirs = model.state_dict(), trained.state_dict()
+    shapes, others = ({name: value.shape for name, value in state.items()} for state in (ours, theirs))
+    different = [name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name)]
+    if different:
+        raise UserError(f"model.start_from: {source} has other networks, {len(different)} weights differ in shape")
+    model.load_state_dict(theirs)
 
 
 def _goes_with(model: Separator, data: SeparationDataModule) -> None:
