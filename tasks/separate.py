@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, help="scale of guidance (default: 1, and 2 with --negative)")
     parser.add_argument("--candidates", type=int, default=1, help="estimates that are averaged")
     parser.add_argument("--start", type=float, help="begin at this noise level (0-1) from the mixture, not from noise")
+    parser.add_argument("--temperature", type=float, help="factor on the noise it begins with (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -101,7 +102,14 @@ def _separate(options: argparse.Namespace) -> None:
         model = load_separator(options.model)
         steps = options.steps if options.steps is not None else getattr(model, "sampling_steps", 1)
         query = Query(
-            options.query, options.negative, options.guidance, steps, options.candidates, options.start, options.seed
+            options.query,
+            options.negative,
+            options.guidance,
+            steps,
+            options.candidates,
+            options.start,
+            options.seed,
+            options.temperature,
         )
         decoder = model.reconstruction(options.decoder)
         seconds = reader.length / reader.sample_rate

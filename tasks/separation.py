@@ -76,7 +76,7 @@ class SeparationTask(DiffusionTask):
         self.first_stage, self.start_from, self.picture_examples = first_stage, start_from, picture_examples
         self.baseline: str | None = None
         self.clap: str | None = None
-        self.candidates = 1
+        self.options: dict[str, Any] = {}
 
     def model(self) -> Separator:
         """The adapter, typed."""
@@ -114,7 +114,7 @@ class SeparationTask(DiffusionTask):
         self, batch: SeparationBatch, steps: int | None, seed: int, queries: Sequence[str] | None = None
     ) -> Tensor:
         """Estimates `(B, L)` by the mixture-phase mask, which sample-wise scores can judge."""
-        options: dict[str, Any] = {"steps": self.steps(steps), "seed": seed, "candidates": self.candidates}
+        options: dict[str, Any] = {"steps": self.steps(steps), "seed": seed, **self.options}
         try:
             return self.model().sample(batch.mixture, queries or batch.queries, decoder="mask", **options)
         except ValueError as error:
@@ -250,6 +250,8 @@ class SeparationTrainer(TaskTrainer):
         seed: int = 0,
         out: str | None = None,
         candidates: int = 1,
+        temperature: float | None = None,
+        guidance: float | None = None,
         baseline: str | None = None,
         clap: str | None = None,
     ) -> dict[str, dict[str, float]]:
@@ -266,11 +268,14 @@ class SeparationTrainer(TaskTrainer):
             seed: Seed of the noise.
             out: Folder for metrics.json, spectrograms and the page with players; default: the run folder.
             candidates: Estimates that are averaged.
+            temperature: Factor on the noise that sampling starts from; default: the model's.
+            guidance: Scale of classifier-free guidance; default: 1, none.
             baseline: Model folder or zoo name of a mask-regression network; default: the shipped one for these data.
             clap: Folder or hub name of a CLAP model, for its scores.
         """
         assert isinstance(model, SeparationTask)
-        model.candidates, model.baseline, model.clap = candidates, baseline, clap
+        model.options = {"candidates": candidates, "temperature": temperature, "guidance": guidance}
+        model.baseline, model.clap = baseline, clap
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
 
 

@@ -101,6 +101,7 @@ class FlowSep(Separator):
         time_power: p of 1 - t = u^p in training; 1 is uniform.
         dropout: Share of training examples without description.
         sampling_steps: Steps recommended.
+        temperature: Factor on the noise that sampling starts from, recommended.
 
     Raises:
         ValueError: Values that make no sense or do not fit each other.
@@ -120,10 +121,13 @@ class FlowSep(Separator):
         time_power: float = 4.0,
         dropout: float = 0.1,
         sampling_steps: int = 10,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(front, seconds, text, vocoder)
         if prediction not in ("data", "velocity"):
             raise ValueError(f"prediction must be 'data' or 'velocity', got {prediction!r}")
+        if temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {temperature}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.representation = build_representation(representation)
@@ -136,7 +140,7 @@ class FlowSep(Separator):
         )
         check_fit(self.frames, self.front.settings.num_bands, r.factors, network.downsampling)
         self.prediction, self.time_power, self.dropout = prediction, time_power, dropout
-        self.sampling_steps = sampling_steps
+        self.sampling_steps, self.temperature = sampling_steps, temperature
         path = GaussianPath(Rectified())
         kind, weight = (Data(), DataWeight()) if prediction == "data" else (Velocity(), VelocityWeight())
         self.denoiser = Denoiser(ConditionedUNet(network), path, kind)
@@ -155,6 +159,7 @@ class FlowSep(Separator):
             "time_power": self.time_power,
             "dropout": self.dropout,
             "sampling_steps": self.sampling_steps,
+            "temperature": self.temperature,
         }
 
     @property
@@ -185,16 +190,18 @@ class FlowSep(Separator):
         shown = r.condition(mixture)
         denoiser, condition = self._guided(query, shown)
         sampler = Sampler(stepper or Multistep(), UniformGrid(end=0.0), query.steps)
+        schedule = denoiser.path.schedule
+        begin = schedule.t_max if query.start is None else query.start
+        temperature = self.temperature if query.temperature is None else query.temperature
+        # From pure noise nothing of x_0 is left; from the mixture, its own state is what is perturbed.
+        nothing = shown.new_zeros(len(mixture), r.channels, *shown.shape[2:])
+        x_0 = nothing if query.start is None else r.encode(mixture, mixture)
         total = torch.zeros_like(mixture)
         for candidate in range(query.candidates):
             noise = noise_of(query.seed, ids, candidate)
-            first: Any = (len(mixture), r.channels, *shown.shape[2:])
-            if query.start is not None:
-                x_0 = r.encode(mixture, mixture)
-                first = denoiser.path.perturb(
-                    x_0, torch.tensor(query.start, dtype=torch.float64), noise.normal(x_0, key=0)
-                )
-            drawn = sampler(denoiser, first, generator=noise, condition=condition, start=query.start)
+            epsilon = temperature * noise.normal(x_0, key=0)
+            x = denoiser.path.perturb(x_0, torch.tensor(begin, dtype=torch.float64), epsilon)
+            drawn = sampler(denoiser, x, generator=noise, condition=condition, start=begin)
             total += r.decode(drawn.x, mixture).exp()
         return (total / query.candidates).clamp(min=self.front.settings.floor).log()
 

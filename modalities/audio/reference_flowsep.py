@@ -163,7 +163,8 @@ class ReferenceFlowSep(Separator):
         total = torch.zeros_like(mixture)
         for candidate in range(query.candidates):
             noise = noise_of(query.seed, ids, candidate)
-            epsilon = noise.normal(torch.empty_like(shown), key=0)
+            temperature = 1.0 if query.temperature is None else query.temperature
+            epsilon = temperature * noise.normal(torch.empty_like(shown), key=0)
             x = epsilon
             if query.start is not None:
                 x = (1 - query.start) * shown + query.start * epsilon

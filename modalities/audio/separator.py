@@ -62,6 +62,8 @@ class Query:
         candidates: Estimates that are averaged in the mel domain.
         start: Begin at this noise level, in (0, 1), from the mixture itself instead of from noise.
         seed: Of all noise.
+        temperature: Factor on the noise a generator starts from: below 1 estimates are nearer to each other and to
+            their mean. Default: the model's.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Query:
     candidates: int = 1
     start: float | None = None
     seed: int = 0
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
@@ -79,6 +82,8 @@ class Query:
             raise ValueError("the negative query is empty: describe the sound to avoid, or leave it out")
         if self.steps < 1 or self.candidates < 1:
             raise ValueError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
         if self.start is not None and not 0 < self.start < 1:
             raise ValueError(f"start must be a noise level between 0 and 1, got {self.start}")
 
@@ -215,6 +220,7 @@ class Separator(Adapter):
         guidance: float | None = None,
         candidates: int = 1,
         start: float | None = None,
+        temperature: float | None = None,
         overlap: float = 0.25,
         batch: int = 4,
         progress: Callable[[int, int], None] | None = None,
@@ -233,6 +239,7 @@ class Separator(Adapter):
             guidance: Scale of classifier-free guidance; default: 1 (none), and 2 with a negative description.
             candidates: Estimates to average.
             start: Begin at this noise level from the mixture; default: from noise.
+            temperature: Factor on the noise it begins with; default: the model's.
             overlap: Share of a window that it has in common with the next, at most 0.5.
             batch: Windows computed together.
             progress: Called as `progress(done, windows)`.
@@ -245,7 +252,7 @@ class Separator(Adapter):
         """
         samples = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave).float()
         mixture = _checked(samples, sample_rate)
-        asked = Query(query, negative, guidance, steps, candidates, start, seed)
+        asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature)
         pieces = self.stream(
             lambda begin, end: mixture[:, begin:end],
             mixture.shape[1],

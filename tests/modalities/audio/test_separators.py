@@ -145,6 +145,7 @@ def test_words_negative_words_guidance_candidates_and_start_change_the_result():
         run(guidance=3.0),
         run(candidates=3),
         run(start=0.5),
+        run(temperature=0.0),
     ):
         assert not torch.allclose(plain, other, atol=1e-6)
     assert torch.equal(plain, run(guidance=1.0))
@@ -249,6 +250,7 @@ def test_bad_input(wave, rate, query, message):
         ({"steps": 0}, "steps"),
         ({"negative": ""}, "negative"),
         ({"start": 1.5}, "start"),
+        ({"temperature": -1.0}, "temperature"),
         ({"decoder": "magic"}, "unknown decoder"),
         ({"overlap": 0.9}, "overlap"),
     ],
