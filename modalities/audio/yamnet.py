@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Yamnet:
             options.log_severity_level = 3
             self._session: Any = onnxruntime.InferenceSession(str(model), options)
         with open(folder / "yamnet_class_map.csv", newline="", encoding="utf-8") as file:
-            self.classes = tuple(row["display_name"] for row in csv.DictReader(file))
+            self.classes: Sequence[str] = tuple(row["display_name"] for row in csv.DictReader(file))
         self._filters = torchaudio.functional.melscale_fbanks(257, 125.0, 7500.0, 64, _RATE, mel_scale="htk")
 
     def __call__(self, wave: Tensor, sample_rate: int) -> tuple[Tensor, Tensor]:
