@@ -11,13 +11,17 @@ import yaml
 from runs import digest
 
 from fourfold.__main__ import main as fourfold
+from fourfold.data.audio import SeparationDataModule
+from fourfold.modalities.adapter import load
 from fourfold.modalities.audio.flowsep import FlowSep
 from fourfold.modalities.audio.mask_regression import MaskRegression
 from fourfold.modalities.audio.mel_autoencoder import MelAutoencoder
 from fourfold.modalities.audio.mel_vocoder import MelVocoder
+from fourfold.modalities.audio.metrics import si_sdr
 from fourfold.modalities.audio.reference_flowsep import ReferenceFlowSep
 from fourfold.tasks import autoencoding, names, vocoding
-from fourfold.tasks.separation import SeparationTask, main
+from fourfold.tasks.errors import UserError
+from fourfold.tasks.separation import SeparationTask, main, start_from
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -255,6 +259,31 @@ def test_mistakes_are_one_line(
     assert "Traceback" not in error
 
 
+def test_starting_from_another_model(folder: Path) -> None:
+    stored = separator(folder)
+    trained = load(stored)
+    model = FlowSep(**trained.config())
+    start_from(model, str(stored))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trained.parameters(), strict=True))
+    with pytest.raises(UserError, match="is a gdss model"):
+        start_from(model, "gdss-ego_small")
+    with pytest.raises(UserError, match="weights differ in shape"):
+        start_from(FlowSep(), str(stored))
+
+
+def test_the_shipped_separator_separates(folder: Path) -> None:
+    """The zoo's weights on a few pairs of the protocol: far from the bars' size, near enough to notice damage."""
+    data = SeparationDataModule(test_size=8)
+    data.setup()
+    task = SeparationTask(load("flowsep-synthetic")).eval()
+    batch = next(iter(data.test_dataloader()))
+    right = task.separate(batch, 10, 0)
+    wrong = task.separate(batch, 1, 0, [others[0] for others in batch.others])
+    before = si_sdr(batch.mixture, batch.target)
+    assert float((si_sdr(right, batch.target) - before).mean()) > 6
+    assert float((si_sdr(wrong, batch.target) - before).mean()) < -5
+
+
 KINDS = {kind.__name__: kind for kind in (FlowSep, MaskRegression, ReferenceFlowSep, MelAutoencoder, MelVocoder)}
 
 
@@ -268,7 +297,7 @@ def test_every_configuration_builds_its_model(name: str) -> None:
     if isinstance(adapter, ReferenceFlowSep):
         assert count == pytest.approx(265.549e6 + 55.377e6 + 13.954e6, rel=1e-4)
     if name.endswith("-cpu"):
-        assert count < 2_500_000
+        assert count < 3_000_000
     assert getattr(adapter, "seconds", 0) == settings["data"].get("mixing", {}).get("seconds", 2.56)
 
 
