@@ -23,6 +23,7 @@ from ..modalities.audio.mel_autoencoder import MelAutoencoder
 from ..modalities.audio.metrics import oracle_ratio_mask, separation_scores, si_sdr, summarize
 from ..modalities.audio.pictures import Example, save_figure, spectrogram_figure
 from ..modalities.audio.representations import VAELatents
+from ..modalities.audio.separation_unet import SeparationUNet
 from ..modalities.audio.separator import Separator
 from ..modalities.audio.yamnet import Yamnet, yamnet_available
 from ..modalities.zoo import load, zoo
@@ -53,6 +54,7 @@ class SeparationTask(DiffusionTask):
             stops.
         first_stage: Model folder or zoo name of a trained autoencoder whose weights the representation takes.
         start_from: Model folder or zoo name of a trained separator whose weights training starts from.
+        checkpoint_activations: Recompute the network's activations in the backward pass: less memory, more time.
         picture_examples: Examples in the pictures drawn while training; 0 draws none.
         seed: Seed of all noise; the command line sets it from `seed_everything`.
     """
@@ -67,6 +69,7 @@ class SeparationTask(DiffusionTask):
         skip_nonfinite: int = 0,
         first_stage: str | None = None,
         start_from: str | None = None,
+        checkpoint_activations: bool = False,
         picture_examples: int = 4,
         seed: int = 42,
     ) -> None:
@@ -74,6 +77,9 @@ class SeparationTask(DiffusionTask):
         if not isinstance(adapter, Separator):
             raise ValueError(f"model.adapter must be a separator, for example FlowSep, not a {type(adapter).__name__}")
         self.first_stage, self.start_from, self.picture_examples = first_stage, start_from, picture_examples
+        unet = getattr(adapter, "unet", None)
+        if isinstance(unet, SeparationUNet):
+            unet.checkpoint_activations = checkpoint_activations
         self.baseline: str | None = None
         self.clap: str | None = None
         self.options: dict[str, Any] = {}
