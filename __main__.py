@@ -12,7 +12,7 @@ from . import __version__
 from .tasks import COMMANDS, TASKS
 
 _USAGE = """usage: fourfold TASK COMMAND --config NAME_OR_FILE [options]
-       fourfold demo | configs | zoo | convert KIND FILE OUT
+       fourfold demo | configs | zoo | convert KIND FILE [COMPANION] OUT
 
 Diffusion and flow models for audio, graphs, time series and trajectories.
 """
@@ -96,13 +96,14 @@ def _zoo(args: Sequence[str]) -> int:
 
 
 def _convert(args: Sequence[str]) -> int:
-    if len(args) != 3:
-        return _fail("usage: fourfold convert KIND FILE OUT")
+    if len(args) not in (3, 4):
+        return _fail("usage: fourfold convert KIND FILE [COMPANION] OUT")
     from .modalities.convert import UnknownKind, convert
     from .modalities.storage import ModelFolderError
 
     try:
-        print(convert(*args))
+        kind, path, *companion, out = args
+        print(convert(kind, path, out, companion=companion[0] if companion else None))
     except UnknownKind as error:
         return _fail(str(error.args[0]))
     except (ModelFolderError, OSError, ValueError) as error:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["CosMapTime", "DiscreteTime", "LogitNormalTime", "ModeTime", "ShiftedTime", "TimeDensity", "UniformTime"]
+__all__ = [
+    "CosMapTime",
+    "DiscreteTime",
+    "LogitNormalTime",
+    "ModeTime",
+    "PowerTime",
+    "ShiftedTime",
+    "TimeDensity",
+    "UniformTime",
+]
 
 
 class TimeDensity(ABC):
@@ -84,3 +93,17 @@ class ShiftedTime(TimeDensity):
     def quantile(self, u: Tensor) -> Tensor:
         t = self.base.quantile(u)
         return self.shift * t / (1 + (self.shift - 1) * t)
+
+
+@dataclass(frozen=True)
+class PowerTime(TimeDensity):
+    """1 - u^power: for powers above 1 more mass near the noise, where a strongly conditioned task is decided."""
+
+    power: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.power <= 0:
+            raise ValueError(f"power must be positive, got {self.power}")
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return 1 - (1 - u) ** self.power

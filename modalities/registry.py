@@ -9,8 +9,13 @@ from .adapter import Adapter
 
 # Modules that register an adapter when imported; only the one asked for is imported.
 HOMES: dict[str, str] = {
+    "flowsep": "fourfold.modalities.audio.flowsep",
+    "flowsep-reference": "fourfold.modalities.audio.reference_flowsep",
     "gdss": "fourfold.modalities.graphs",
     "gdss-reference": "fourfold.modalities.graphs.reference_gdss",
+    "mask-regression": "fourfold.modalities.audio.mask_regression",
+    "mel-autoencoder": "fourfold.modalities.audio.mel_autoencoder",
+    "mel-vocoder": "fourfold.modalities.audio.mel_vocoder",
     "pard": "fourfold.modalities.graphs.pard",
     "tsdiff": "fourfold.modalities.timeseries",
     "tsdiff-multivariate": "fourfold.modalities.timeseries.multivariate",

@@ -16,13 +16,22 @@ class TaskEntry:
 
 
 TASKS: dict[str, TaskEntry] = {
+    "autoencoding": TaskEntry(
+        "fourfold.tasks.autoencoding", "first stages of audio models: autoencoders of mel spectrograms"
+    ),
     "forecasting": TaskEntry("fourfold.tasks.forecasting", "probabilistic forecasts of time series"),
     "graphs": TaskEntry("fourfold.tasks.graphs", "generation of graphs and molecules"),
+    "separation": TaskEntry(
+        "fourfold.tasks.separation",
+        "separation of sounds by describing them",
+        {"separate": "keep what a description asks for in a recording: MIXTURE QUERY -o OUT"},
+    ),
     "trajectories": TaskEntry(
         "fourfold.tasks.trajectories",
         "forecasts and generation of the motion of particles, molecules and people",
         {"animate": "forecasts as predict makes them, with a GIF and a page with a time slider"},
     ),
+    "vocoding": TaskEntry("fourfold.tasks.vocoding", "vocoders: mel spectrograms to sound"),
 }
 
 COMMANDS: dict[str, str] = {

@@ -26,6 +26,24 @@ ARCHIVE = RemoteFile(
     "805afc618aff80eff0641d51311647871fead5807da68bb18e43a27db47a79ce",
 )
 
+# How people would ask for the ten sounds of ESC-10; its labels alone are few words to learn a language from.
+_MORE: dict[frozenset[str], tuple[str, ...]] = {
+    frozenset(("dog", "bark")): ("a dog barking", "barking dog", "dogs", "a dog"),
+    frozenset(("dog",)): ("a dog barking", "barking dog", "dogs", "a dog"),
+    frozenset(("baby", "cry")): ("a baby crying", "crying baby", "an infant cries", "a baby"),
+    frozenset(("crying", "baby")): ("a baby crying", "baby cry", "an infant cries", "a baby"),
+    frozenset(("chainsaw",)): ("a chainsaw running", "a chain saw", "sawing with a motor saw", "the chainsaw"),
+    frozenset(("clock", "tick")): ("a clock ticking", "ticking clock", "tick tock", "a clock"),
+    frozenset(("fire", "crackling")): ("a crackling fire", "fire", "wood burning", "a campfire"),
+    frozenset(("crackling", "fire")): ("a crackling fire", "fire", "wood burning", "a campfire"),
+    frozenset(("helicopter",)): ("a helicopter flying", "helicopter rotor", "a helicopter passes", "a helicopter"),
+    frozenset(("person", "sneeze")): ("someone sneezing", "a sneeze", "sneezing", "a person sneezes"),
+    frozenset(("sneezing",)): ("someone sneezing", "a sneeze", "person sneeze", "a person sneezes"),
+    frozenset(("rain",)): ("rain falling", "rainfall", "it is raining", "heavy rain"),
+    frozenset(("rooster",)): ("a rooster crowing", "a cock crows", "crowing rooster", "a rooster"),
+    frozenset(("sea", "waves")): ("waves of the sea", "ocean waves", "surf", "the sea"),
+}
+
 
 def load_esc(
     root: str | Path | None = None,
@@ -103,6 +121,10 @@ def _some_recordings(clips: Sequence[Clip]) -> list[Clip]:
     return chosen
 
 
+def _words(label: str) -> frozenset[str]:
+    return frozenset(label.lower().replace("_", " ").split())
+
+
 def _find(root: Path, name: str) -> Path:
     # ESC-10 is part of ESC-50.
     unpacked = root / "audio" / "ESC-50"
@@ -138,7 +160,7 @@ def _read(table: Path, ten: bool) -> tuple[list[Clip], list[int]]:
             raise DataError(
                 f"{table}, line {number}: needs {file_column}, fold and {label_column} ({error!r})"
             ) from error
-        clips.append(Clip(folder / file, frozenset((label,)), paraphrases(label)))
+        clips.append(Clip(folder / file, frozenset((label,)), paraphrases(label) + _MORE.get(_words(label), ())))
         folds.append(fold)
     if not clips:
         raise DataError(f"{table}: holds no rows")

@@ -42,6 +42,8 @@ class MixingSettings:
         peak: Largest magnitude of every mixture.
         silence_share: Share of mixtures that are asked for something they do not hold.
         plain_captions: Only the first description of a sound, as validation uses.
+        speed_spread: Every sound is played faster or slower by a factor drawn between exp(-s) and exp(s), which
+            changes its pitch as well; stretches a small set of recordings. Never in validation.
     """
 
     seconds: float = 2.56
@@ -53,6 +55,7 @@ class MixingSettings:
     peak: float = 0.5
     silence_share: float = 0.0
     plain_captions: bool = False
+    speed_spread: float = 0.0
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.peak <= 0:
@@ -64,6 +67,8 @@ class MixingSettings:
                 f"need min_snr <= max_snr and partner_spread >= 0, got {self.min_snr}, {self.max_snr}, "
                 f"{self.partner_spread}"
             )
+        if not 0 <= self.speed_spread <= 1:
+            raise ValueError(f"speed_spread must be in [0, 1], got {self.speed_spread}")
         if not 0 <= self.silence_share < 1:
             raise ValueError(f"silence_share must be in [0, 1), got {self.silence_share}")
 
@@ -166,12 +171,13 @@ def mix(bank: SoundBank, settings: MixingSettings, rng: np.random.Generator, gro
         DataError: Nothing but silence was found, or no partner without a common label.
     """
     length = round(settings.seconds * bank.sample_rate)
-    item, target = _audible(bank, rng, length, frozenset(), group)
+    spread = settings.speed_spread
+    item, target = _audible(bank, rng, length, frozenset(), group, spread)
     heard = bank.labels(item)
     absent = settings.silence_share > 0 and rng.uniform() < settings.silence_share
     partners, others = [], []
     for _ in range(int(rng.integers(settings.min_sources, settings.max_sources + 1)) - (0 if absent else 1)):
-        partner, wave = _audible(bank, rng, length, heard, None)
+        partner, wave = _audible(bank, rng, length, heard, None, spread)
         heard |= bank.labels(partner)
         gain = 10 ** (rng.uniform(-settings.partner_spread, settings.partner_spread) / 20)
         partners.append(wave * (gain / _rms(wave)))
@@ -202,7 +208,12 @@ def collate(mixtures: Sequence[Mixture]) -> SeparationBatch:
 
 
 def _audible(
-    bank: SoundBank, rng: np.random.Generator, length: int, heard: frozenset[str], group: int | None
+    bank: SoundBank,
+    rng: np.random.Generator,
+    length: int,
+    heard: frozenset[str],
+    group: int | None,
+    spread: float = 0.0,
 ) -> tuple[int, np.ndarray]:
     groups = bank.groups()
     for attempt in range(_TRIES):
@@ -212,10 +223,19 @@ def _audible(
             if attempt < _TRIES // 2:
                 continue
             item = _any_disjoint(bank, rng, heard)
-        wave = bank.draw(item, rng, length)
+        wave = _draw(bank, item, rng, length, spread)
         if _rms(wave) > _QUIET:
             return item, wave
     raise DataError(f"{_TRIES} draws found nothing audible (root mean square above {_QUIET:g}); check the recordings")
+
+
+def _draw(bank: SoundBank, item: int, rng: np.random.Generator, length: int, spread: float) -> np.ndarray:
+    if spread == 0:
+        return bank.draw(item, rng, length)
+    wave = bank.draw(item, rng, round(length * float(np.exp(rng.uniform(-spread, spread)))))
+    # Linear interpolation dampens the highest octave a little; a varied recording is what is wanted.
+    places = np.linspace(0, len(wave) - 1, length)
+    return np.interp(places, np.arange(len(wave)), wave).astype(np.float32)
 
 
 def _any_disjoint(bank: SoundBank, rng: np.random.Generator, heard: frozenset[str]) -> int:

@@ -141,7 +141,7 @@ class SeparationDataModule(LightningDataModule):
 
     def _pairs(self, part: int, size: int) -> Mixtures:
         bank = self.data.validation if part == _VALIDATION else self.data.test
-        settings = replace(self.mixing, plain_captions=True)
+        settings = replace(self.mixing, plain_captions=True, speed_spread=0.0)
         return Mixtures(bank, settings, seed=hash_seed(self.seed, part), size=size, cycle=True)
 
     def _fixed(self, mixtures: Mixtures) -> DataLoader[Any]:

@@ -88,6 +88,11 @@ class LogMel(nn.Module):
     def __init__(self, settings: MelSettings | None = None) -> None:
         super().__init__()
         self.settings = s = settings or MelSettings()
+        # Tables, not weights: they are computed even where a model is only outlined (on the meta device).
+        with torch.device("cpu"):
+            self._tabulate(s)
+
+    def _tabulate(self, s: MelSettings) -> None:
         filters = _triangles(s, "slaney")
         if bool((filters.amax(0) == 0).any()):
             empty = int((filters.amax(0) == 0).sum())

@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .spatial_transformer import SpatialTransformer, attention_bias
 
@@ -40,6 +41,10 @@ class SeparationUNet(nn.Module):
         context_channels: Channels of the text states.
         norm_groups: Groups of every group normalisation.
         time_scale: s: 1 as published (nearly all frequencies stay flat for t in [0, 1]); 1000 for new models.
+        summary: Add a projection of the first text state to the embedding of time, so that the text acts on every
+            residual block; for small models whose first state sums up the description.
+        scale_shift: The embedding scales and shifts the second normalisation of every residual block instead of
+            being added before it; with `summary`, words can then switch features on and off.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class SeparationUNet(nn.Module):
         context_channels: int = 1024,
         norm_groups: int = 32,
         time_scale: float = 1.0,
+        summary: bool = False,
+        scale_shift: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
@@ -69,11 +76,18 @@ class SeparationUNet(nn.Module):
             "context_channels": context_channels,
             "norm_groups": norm_groups,
             "time_scale": time_scale,
+            "summary": summary,
+            "scale_shift": scale_shift,
         }
         self.in_channels, self.context_channels = in_channels, context_channels
         self.channels, self.time_scale = channels, time_scale
         self.downsampling = 2 ** (len(widths) - 1)
+        self.checkpoint_activations = False
+        """Recompute every block in the backward pass instead of keeping what it computed: less memory, more time."""
         embedding = 4 * channels
+
+        def residual(before: int, after: int) -> nn.Module:
+            return _ResBlock(before, after, embedding, norm_groups, scale_shift)
 
         def transformers(level: int) -> list[nn.Module]:
             if level not in attention_levels:
@@ -85,11 +99,13 @@ class SeparationUNet(nn.Module):
             ]
 
         self.time_embed = nn.Sequential(nn.Linear(channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        if summary:
+            self.summary_embed = nn.Linear(context_channels, embedding)
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(in_channels, channels, 3, padding=1)])])
         skips, width = [channels], channels
         for level, target in enumerate(widths):
             for _ in range(num_res_blocks):
-                block = [_ResBlock(width, target, embedding, norm_groups), *transformers(level)]
+                block = [residual(width, target), *transformers(level)]
                 self.input_blocks.append(nn.ModuleList(block))
                 width = target
                 skips.append(width)
@@ -99,16 +115,16 @@ class SeparationUNet(nn.Module):
         top = len(widths) - 1
         self.middle_block = nn.ModuleList(
             [
-                _ResBlock(width, width, embedding, norm_groups),
+                residual(width, width),
                 *transformers(top),
-                _ResBlock(width, width, embedding, norm_groups),
+                residual(width, width),
             ]
         )
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(len(widths))):
             for i in range(num_res_blocks + 1):
                 target = widths[level]
-                block = [_ResBlock(width + skips.pop(), target, embedding, norm_groups), *transformers(level)]
+                block = [residual(width + skips.pop(), target), *transformers(level)]
                 width = target
                 if level and i == num_res_blocks:
                     block.append(_Upsample(width))
@@ -136,17 +152,24 @@ class SeparationUNet(nn.Module):
         """
         self._check(x, context, mask)
         embedding = self.time_embed(self._time_features(t.expand(len(x)), x.dtype))
+        if hasattr(self, "summary_embed"):
+            embedding = embedding + self.summary_embed(context[:, 0])
         # The same in every residual block.
         embedding = F.silu(embedding)
         bias = None if mask is None else attention_bias(mask, x.dtype)
         h, skips = x, []
         for block in self.input_blocks:
-            h = _run(block, h, embedding, context, bias)
+            h = self._block(block, h, embedding, context, bias)
             skips.append(h)
-        h = _run(self.middle_block, h, embedding, context, bias)
+        h = self._block(self.middle_block, h, embedding, context, bias)
         for block in self.output_blocks:
-            h = _run(block, torch.cat([h, skips.pop()], 1), embedding, context, bias)
+            h = self._block(block, torch.cat([h, skips.pop()], 1), embedding, context, bias)
         return self.out(h)
+
+    def _block(self, block: nn.Module, x: Tensor, embedding: Tensor, context: Tensor, bias: Tensor | None) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(_run, block, x, embedding, context, bias, use_reentrant=False))
+        return _run(block, x, embedding, context, bias)
 
     def _time_features(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         half = self.channels // 2
@@ -180,13 +203,16 @@ def _run(block: nn.Module, x: Tensor, embedding: Tensor, context: Tensor, bias: 
 
 
 class _ResBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, embedding: int, groups: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding: int, groups: int, scale_shift: bool = False
+    ) -> None:
         super().__init__()
+        self.scale_shift = scale_shift
         # SiLU, dropout and the like sit at the numbers left out; they carry no weights.
         self.in_layers = nn.ModuleDict(
             {"0": nn.GroupNorm(groups, in_channels), "2": nn.Conv2d(in_channels, out_channels, 3, padding=1)}
         )
-        self.emb_layers = nn.ModuleDict({"1": nn.Linear(embedding, out_channels)})
+        self.emb_layers = nn.ModuleDict({"1": nn.Linear(embedding, out_channels * (1 + scale_shift))})
         self.out_layers = nn.ModuleDict(
             {"0": nn.GroupNorm(groups, out_channels), "3": nn.Conv2d(out_channels, out_channels, 3, padding=1)}
         )
@@ -196,8 +222,13 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.in_layers["2"](F.silu(self.in_layers["0"](x)))
-        h = h + self.emb_layers["1"](embedding)[:, :, None, None]
-        h = self.out_layers["3"](F.silu(self.out_layers["0"](h)))
+        told = self.emb_layers["1"](embedding)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, 1)
+            h = self.out_layers["0"](h) * (1 + scale) + shift
+        else:
+            h = self.out_layers["0"](h + told)
+        h = self.out_layers["3"](F.silu(h))
         return h + (self.skip_connection(x) if hasattr(self, "skip_connection") else x)
 
 

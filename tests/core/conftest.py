@@ -53,6 +53,7 @@ from fourfold.core import (
     NetworkWeight,
     Noise,
     NoiseWeight,
+    PowerTime,
     PredictorCorrector,
     PublicDPMSolverPP3M,
     QuadraticGrid,
@@ -137,6 +138,7 @@ DENSITIES = {
     "Discrete": DiscreteTime(20),
     "LogitNormal": LogitNormalTime(0.2, 0.8),
     "Mode": ModeTime(),
+    "Power": PowerTime(),
     "CosMap": CosMapTime(),
     "Shifted": ShiftedTime(3.0, LogitNormalTime()),
 }

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fourfold.data.audio import MixingSettings, Mixtures, SeparationDataModule, SyntheticEvents, collate, mix
+from fourfold.data.audio.mixing import _draw
 from fourfold.data.errors import DataError
 
 
@@ -257,3 +258,38 @@ def test_bad_arguments(tmp_path):
         _ = SeparationDataModule().data
     with pytest.raises(DataError, match="no such folder"):
         SeparationDataModule(folder=str(tmp_path / "x")).setup()
+
+
+def test_speed_changes_pitch_within_its_bounds():
+    settings = MixingSettings(seconds=0.5, speed_spread=0.3)
+    bank = SyntheticEvents(["bell", "engine"])
+    plain, varied = (Mixtures(bank, s, seed=3) for s in (MixingSettings(seconds=0.5), settings))
+    assert not np.allclose(plain[0].mixture, varied[0].mixture)
+    assert np.array_equal(varied[1].target, varied[1].target)
+
+    class Tone:
+        sample_rate = 8000
+
+        def draw(self, item, rng, length):
+            return np.sin(2 * np.pi * 500 * np.arange(length) / 8000).astype(np.float32)
+
+    found = []
+    for seed in range(40):
+        wave = _draw(Tone(), 0, rng(seed), 8000, 0.3)
+        assert len(wave) == 8000
+        found.append(int(np.abs(np.fft.rfft(wave)).argmax()))
+    assert 500 * np.exp(-0.3) - 2 <= min(found) < 420
+    assert 600 < max(found) <= 500 * np.exp(0.3) + 2
+
+
+def test_validation_keeps_the_speed():
+    module = SeparationDataModule(mixing=MixingSettings(seconds=0.3, speed_spread=0.5), validation_size=2)
+    other = SeparationDataModule(mixing=MixingSettings(seconds=0.3), validation_size=2)
+    for each in (module, other):
+        each.setup()
+    assert np.array_equal(module.validation_mixtures()[0].mixture, other.validation_mixtures()[0].mixture)
+
+
+def test_speed_spread_is_checked():
+    with pytest.raises(ValueError, match="speed_spread"):
+        MixingSettings(speed_spread=1.5)

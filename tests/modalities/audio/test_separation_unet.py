@@ -190,3 +190,59 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             model(*args)
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    torch.manual_seed(0)
+    unet = SeparationUNet(
+        in_channels=2,
+        out_channels=1,
+        channels=8,
+        multipliers=(1, 2),
+        num_res_blocks=1,
+        attention_levels=(1,),
+        head_channels=8,
+        context_channels=4,
+        norm_groups=4,
+        summary=True,
+        scale_shift=True,
+    )
+    for p in unet.parameters():
+        torch.nn.init.normal_(p, 0, 0.2)
+    x, context = torch.randn(2, 2, 8, 4), torch.randn(2, 3, 4)
+    gradients = []
+    for recompute in (False, True):
+        unet.checkpoint_activations = recompute
+        unet.zero_grad()
+        unet(x, torch.tensor(0.3), context).square().mean().backward()
+        gradients.append([p.grad.clone() for p in unet.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_words_scale_and_shift():
+    """With `summary` the first text state acts even where no attention is, with `scale_shift` as a factor."""
+    torch.manual_seed(0)
+    unet = SeparationUNet(
+        in_channels=1,
+        out_channels=1,
+        channels=8,
+        multipliers=(1,),
+        num_res_blocks=1,
+        attention_levels=(),
+        head_channels=8,
+        context_channels=4,
+        norm_groups=4,
+        summary=True,
+        scale_shift=True,
+    )
+    for p in unet.parameters():
+        torch.nn.init.normal_(p, 0, 0.3)
+    assert unet.input_blocks[1][0].emb_layers["1"].out_features == 16
+    x = torch.randn(1, 1, 4, 4)
+    first, second = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    mixed = torch.cat([first[:, :1], second[:, 1:]], 1)
+    with torch.no_grad():
+        a, b, c = (unet(x, torch.tensor(0.5), context) for context in (first, mixed, second))
+    torch.testing.assert_close(a, b)
+    assert not torch.allclose(a, c, atol=1e-3)

@@ -1,0 +1,163 @@
+"""`fourfold separation separate MIXTURE QUERY -o OUT`: one recording of any length, in the shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.errors import DataError
+from ..modalities.audio.listening import write_listening_page
+from ..modalities.audio.pictures import Example
+from ..modalities.audio.pretrained_text import TextModelError
+from ..modalities.audio.separator import DECODERS, Query, Separator
+from ..modalities.audio.streams import AudioReader, AudioWriter
+from ..modalities.storage import ModelFolderError
+from ..modalities.zoo import load, zoo
+from .cli import one_line
+from .errors import UserError
+
+__all__ = ["main"]
+
+_PREFERRED = ("flowsep-esc10", "flowsep-synthetic")
+_CLIPPED = 1e-4
+_PAGE_SECONDS = 60.0
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(list(args))
+    try:
+        _separate(options)
+    except (UserError, DataError, ModelFolderError, TextModelError, ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fourfold separation separate",
+        description="Keep what a description asks for in a recording of any length, rate and number of channels.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("mixture", type=Path, help="the recording: WAV, FLAC, OGG, MP3 or AIFF")
+    parser.add_argument("query", help="the sound to keep, in words, e.g. 'a dog barking'")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write: .wav, .flac, .ogg or .mp3")
+    parser.add_argument("--model", help=f"zoo name, model folder or hub id (default: {' or '.join(_PREFERRED)})")
+    parser.add_argument("--negative", help="a sound to avoid, in words")
+    parser.add_argument("--residual", type=Path, help="also write mixture minus estimate to this file")
+    parser.add_argument("--page", type=Path, help="also write a page with players to this .html file")
+    parser.add_argument("--decoder", choices=DECODERS, default="auto", help="how to render the estimate")
+    parser.add_argument("--steps", type=int, help="steps of the generator (default: what the model recommends)")
+    parser.add_argument("--guidance", type=float, help="scale of guidance (default: 1, and 2 with --negative)")
+    parser.add_argument("--candidates", type=int, default=1, help="estimates that are averaged")
+    parser.add_argument("--start", type=float, help="begin at this noise level (0-1) from the mixture, not from noise")
+    parser.add_argument("--temperature", type=float, help="factor on the noise it begins with (default: the model's)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def load_separator(name: str | None) -> Separator:
+    """A separator by name or folder; by default the best of the zoo.
+
+    Raises:
+        UserError: The zoo has none, or the model is of another kind.
+    """
+    if name is None:
+        shipped = [known for known in _PREFERRED if known in zoo()]
+        if not shipped:
+            raise UserError("no separator is shipped with this version: give one with --model FOLDER")
+        name = shipped[0]
+    model = load(name)
+    if not isinstance(model, Separator):
+        raise UserError(f"{name} is a {model.name} model, which does not separate sounds")
+    return model
+
+
+def _separate(options: argparse.Namespace) -> None:
+    outputs = [path for path in (options.out, options.residual, options.page) if path is not None]
+    for path in outputs:
+        if path.exists() and not options.force:
+            raise UserError(f"{path} exists; choose another name or overwrite it with --force")
+        if path.resolve() == options.mixture.resolve():
+            raise UserError(f"{path} is the mixture itself; choose another name")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise UserError("estimate, residual and page need different names")
+    # What is wrong with the words or the file is said before a model is loaded.
+    Query(options.query, options.negative)
+    with ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(options.mixture))
+        model = load_separator(options.model)
+        steps = options.steps if options.steps is not None else getattr(model, "sampling_steps", 1)
+        query = Query(
+            options.query,
+            options.negative,
+            options.guidance,
+            steps,
+            options.candidates,
+            options.start,
+            options.seed,
+            options.temperature,
+        )
+        decoder = model.reconstruction(options.decoder)
+        seconds = reader.length / reader.sample_rate
+        if options.page is not None and seconds > _PAGE_SECONDS:
+            raise UserError(f"--page is for recordings up to {_PAGE_SECONDS:g} s, this one has {seconds:.0f} s")
+        files = [options.out] + ([options.residual] if options.residual is not None else [])
+        writers = [
+            stack.enter_context(AudioWriter(file, reader.sample_rate, reader.channels, force=options.force))
+            for file in files
+        ]
+        kept: list[tuple[Tensor, Tensor]] = []
+        pieces = model.stream(
+            reader.read,
+            reader.length,
+            reader.sample_rate,
+            query,
+            decoder=options.decoder,
+            progress=None if options.quiet else _progress(),
+        )
+        for begin, part in pieces:
+            mixture = reader.read(begin, begin + part.shape[1])
+            for writer, samples in zip(writers, (part, mixture - part), strict=False):
+                writer.write(samples)
+            if options.page is not None:
+                kept.append((mixture.mean(0), part.mean(0)))
+        clipped = reader.clipped_share
+        rate = reader.sample_rate
+    print(f"{options.out}: {seconds:.2f} s, rendered by {decoder.name}, {model.name}")
+    if not decoder.aligned and options.residual is not None:
+        print(f"note: {decoder.name} invents phases, so the residual is not what is left; use --decoder mask for that")
+    if clipped > _CLIPPED:
+        print(f"note: {clipped:.1%} of the mixture's samples are at full scale; overdriven sounds separate badly")
+    if options.page is not None:
+        _write_page(options, kept, rate, decoder.name)
+        print(options.page)
+
+
+def _write_page(options: argparse.Namespace, kept: Sequence[tuple[Tensor, Tensor]], rate: int, decoder: str) -> None:
+    mixture, estimate = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    sounds = {"mixture": mixture, "estimate": estimate, "residual": mixture - estimate}
+    example = Example(options.query, sounds, rate, f"{options.mixture.name}, rendered by {decoder}")
+    write_listening_page(options.page, [example], title=f"Separated from {options.mixture.name}")
+
+
+def _progress() -> Any:
+    def show(done: int, total: int) -> None:
+        if total > 1 and (sys.stderr.isatty() or done == total):
+            end = "\n" if done == total else ""
+            print(f"\r{done}/{total} windows", end=end, file=sys.stderr, flush=True)
+
+    return show

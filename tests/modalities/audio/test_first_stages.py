@@ -1,0 +1,137 @@
+"""Autoencoder and vocoder to be trained: losses, statistics, the adversary, storage, and that they learn."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from separators import FRONT, batch, randomized
+
+from fourfold.core import NoiseSource
+from fourfold.modalities.adapter import load
+from fourfold.modalities.audio.mel_autoencoder import MelAutoencoder
+from fourfold.modalities.audio.mel_vocoder import MelVocoder, multi_resolution_distance
+from fourfold.modalities.audio.patch_gan import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+)
+
+VAE = {"channels": 8, "multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4, "latent_channels": 4}
+GENERATOR = {
+    "num_bands": 16,
+    "upsample_rates": [5, 4, 2, 2],
+    "upsample_kernels": [10, 8, 4, 4],
+    "channels": 32,
+    "kernels": [3],
+    "dilations": [1],
+}
+
+
+def autoencoder(**options):
+    return MelAutoencoder(VAE, FRONT, seconds=0.32, center=-6.0, scale=3.0, **options)
+
+
+def vocoder():
+    return MelVocoder(GENERATOR, FRONT, seconds=0.32, windows=[64, 128])
+
+
+def train(model, steps, rate=3e-3):
+    data, losses = batch(4, 2560), []
+    data.queries = ("x",) * 4
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    for _ in range(steps):
+        loss = model.train().loss(data, NoiseSource(0, range(len(data)))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": "multi-resolution", "loudness_power": 0.5}, {"adversarial_weight": 0.1}]
+)
+def test_autoencoder_learns_and_knows_its_latents(options):
+    torch.manual_seed(0)
+    model = autoencoder(**options)
+    losses = train(model, 40)
+    assert losses[-1] < 0.8 * losses[0]
+    statistics = model.latents.statistics
+    assert (statistics.std > 0).all()
+    latent = model.latents.vae.encode((model.front(batch().mixture) + 6) / 3).mean
+    assert float((statistics.mean - latent.detach().mean((0, 2, 3))).abs().max()) < 3 * float(latent.detach().std())
+
+
+def test_autoencoder_sees_mixtures_and_targets():
+    model = autoencoder().eval()
+    data, other = batch(2), batch(2)
+    other.target = 2 * other.target
+    noise = NoiseSource(0, [0, 1])
+    a, b = model.loss(data, noise), model.loss(other, noise)
+    assert a[0] == b[0]
+    assert a[1] != b[1]
+
+
+def test_only_training_moves_the_statistics():
+    model = autoencoder().eval()
+    before = model.latents.statistics.mean.clone()
+    model.loss(batch(), NoiseSource(0, range(3)))
+    assert torch.equal(before, model.latents.statistics.mean)
+
+
+def test_the_game_s_two_gradients_stay_apart():
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(8, 2)
+    made, real = torch.randn(2, 16, 16, requires_grad=True), torch.randn(2, 16, 16)
+    generator_loss(judge, made).sum().backward()
+    assert made.grad is not None
+    assert made.grad.any()
+    assert all(p.grad is None for p in judge.parameters())
+    made.grad = None
+    discriminator_loss(judge, real, made).sum().backward()
+    assert made.grad is None
+    assert all(p.grad is not None for p in judge.parameters())
+    torch.testing.assert_close(generator_loss(judge, made), -judge(made).flatten(1).mean(1))
+
+
+def test_adaptive_weight_balances_the_gradients():
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    ratio = adaptive_weight((3 * w).sum(), (0.5 * w).sum(), w)
+    assert float(ratio) == pytest.approx(6.0, rel=1e-3)
+    assert not ratio.requires_grad
+
+
+def test_vocoder_learns():
+    torch.manual_seed(0)
+    losses = train(vocoder(), 15)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_multi_resolution_distance():
+    wave = torch.randn(2, 1000)
+    assert float(multi_resolution_distance(wave, wave, (64, 128)).abs().max()) == 0
+    # Half the amplitude: convergence 1/2, logarithm of 2, whatever the window.
+    half = multi_resolution_distance(wave / 2, wave, (64,))
+    torch.testing.assert_close(half, torch.full((2,), 0.5 + 0.6931), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("make", [autoencoder, vocoder])
+def test_storage(make, tmp_path):
+    model = randomized(make())
+    again = load(model.save(tmp_path / "m"))
+    assert again.config() == model.config()
+    mel = model.front(batch().target)
+    assert torch.equal(again.sample(mel), model.sample(mel))
+
+
+def test_bad_settings():
+    for options in ({"loss": "l2"}, {"kl_weight": -1.0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            autoencoder(**options)
+    with pytest.raises(ValueError, match="every 40 samples"):
+        MelVocoder({**GENERATOR, "upsample_rates": [5, 4, 2, 1]}, FRONT)
