@@ -169,7 +169,8 @@ class SeparationTask(DiffusionTask):
         data = replace_size(_module(datamodule), num_samples)
         batches = [batch.to(self.device) for batch in data.test_dataloader()]
         usual, name = self.steps(steps), self.adapter.name
-        methods: dict[str, Any] = {f"{name}, {usual} steps": lambda b: self.separate(b, usual, seed)}
+        shown = f"{name}, {usual} step{'s' * (usual > 1)}"
+        methods: dict[str, Any] = {shown: lambda b: self.separate(b, usual, seed)}
         if usual > 1:
             methods[f"{name}, 1 step"] = lambda b: self.separate(b, 1, seed)
         methods[f"{name}, wrong query"] = lambda b: self.separate(b, usual, seed, [o[0] for o in b.others])

@@ -3,7 +3,7 @@ r"""FlowSep, the recommended face: a rectified flow that draws a sound out of a 
 With the state x_0 of the target (:mod:`.representations`), noise :math:`\epsilon` and :math:`x_t = (1 - t) x_0 + t
 \epsilon`, a U-Net that also sees the mixture and the words estimates x_0 from x_t; the solver moves along
 :math:`\dot x = (x_t - \hat x_0) / t` from t = 1 to 0. The loss is :math:`\sum w (x_0 - \hat x_0)^2 / \sum w` with
-:math:`1 - t = u^4`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a network
+:math:`1 - t = u^{10}`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a network
 that mostly sees little noise learns to copy x_t.
 
 Source: Yuan et al. 2024, "FlowSep: language-queried sound separation with rectified flow matching" (arXiv 2409.07614).
@@ -119,7 +119,7 @@ class FlowSep(Separator):
         text: Mapping[str, Any] | None = None,
         vocoder: Mapping[str, Any] | None = None,
         prediction: Literal["data", "velocity"] = "data",
-        time_power: float = 4.0,
+        time_power: float = 10.0,
         dropout: float = 0.1,
         sampling_steps: int = 10,
         temperature: float = 0.3,

@@ -46,6 +46,7 @@ SMALL = [
     f"{ADAPTER}unet={{channels: 8, multipliers: [1, 2], attention_levels: [1], norm_groups: 4, head_channels: 8}}",
     f"{ADAPTER}text={{name: ngrams, channels: 8, buckets: 64}}",
     "--model.warmup_steps=2",
+    "--model.picture_examples=0",
     "--model.decay_steps=50",
     *DATA,
 ]
@@ -75,7 +76,7 @@ def mixture(path: Path, seconds: float = 1.0, rate: int = 11_025, channels: int 
 
 
 def test_train_evaluate_sample_export_separate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit() == 0
+    assert fit("r", "--model.picture_examples=1") == 0
     assert list(Path("runs/separation/r/samples").glob("separations-*.png"))
     assert "val_si_sdri_1_step" in Path("runs/separation/r/metrics.csv").read_text()
     assert fit("b", config="separation/mask-regression-synthetic-cpu") == 0
