@@ -3,8 +3,8 @@ r"""FlowSep, the recommended face: a rectified flow that draws a sound out of a 
 With the state x_0 of the target (:mod:`.representations`), noise :math:`\epsilon` and :math:`x_t = (1 - t) x_0 + t
 \epsilon`, a U-Net that also sees the mixture and the words estimates x_0 from x_t; the solver moves along
 :math:`\dot x = (x_t - \hat x_0) / t` from t = 1 to 0. The loss is :math:`\sum w (x_0 - \hat x_0)^2 / \sum w` with
-:math:`1 - t = u^{10}`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a network
-that mostly sees little noise learns to copy x_t.
+:math:`1 - t = u^{10}`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a
+network that mostly sees little noise learns to copy x_t.
 
 Source: Yuan et al. 2024, "FlowSep: language-queried sound separation with rectified flow matching" (arXiv 2409.07614).
 Different here: bounded log-ratios by default instead of autoencoder latents, x_0 instead of velocity as the network's
