@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", type=Path, help="also write a page with players to this .html file")
     parser.add_argument("--decoder", choices=DECODERS, default="auto", help="how to render the estimate")
     parser.add_argument("--steps", type=int, help="steps of the generator (default: what the model recommends)")
-    parser.add_argument("--guidance", type=float, help="scale of guidance (default: 1, and 2 with --negative)")
+    parser.add_argument("--guidance", type=float, help="scale of guidance (default: the model's; 2 with --negative)")
     parser.add_argument("--candidates", type=int, default=1, help="estimates that are averaged")
     parser.add_argument("--start", type=float, help="begin at this noise level (0-1) from the mixture, not from noise")
     parser.add_argument("--temperature", type=float, help="factor on the noise it begins with (default: the model's)")
@@ -100,7 +100,7 @@ def _separate(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(options.mixture))
         model = load_separator(options.model)
-        steps = options.steps if options.steps is not None else getattr(model, "sampling_steps", 1)
+        steps = model.sampling_steps if options.steps is None else options.steps
         query = Query(
             options.query,
             options.negative,

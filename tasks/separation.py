@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ class SeparationTask(DiffusionTask):
 
     def steps(self, asked: int | None) -> int:
         """Steps of the generator: as asked, or what the model recommends."""
-        return asked if asked is not None else int(getattr(self.adapter, "sampling_steps", 1))
+        return asked if asked is not None else self.model().sampling_steps
 
     def separate(
         self, batch: SeparationBatch, steps: int | None, seed: int, queries: Sequence[str] | None = None
@@ -161,7 +162,7 @@ class SeparationTask(DiffusionTask):
     def measure(
         self, datamodule: LightningDataModule, out: Path, *, num_samples: int, steps: int | None, seed: int
     ) -> Mapping[str, Mapping[str, float]]:
-        """Scores on test pairs: the model in its usual steps and in one, right and wrong queries, and baselines.
+        """Scores on test pairs: the model in its usual steps, in ten and in one, the wrong query, and baselines.
 
         Baselines are the mixture itself, the oracle ratio mask, and a mask-regression network. Also writes
         spectrograms.png, listening.html and the scores of every pair.
@@ -169,10 +170,11 @@ class SeparationTask(DiffusionTask):
         data = replace_size(_module(datamodule), num_samples)
         batches = [batch.to(self.device) for batch in data.test_dataloader()]
         usual, name = self.steps(steps), self.adapter.name
-        shown = f"{name}, {usual} step{'s' * (usual > 1)}"
-        methods: dict[str, Any] = {shown: lambda b: self.separate(b, usual, seed)}
-        if usual > 1:
-            methods[f"{name}, 1 step"] = lambda b: self.separate(b, 1, seed)
+        several = [usual] if name == "mask-regression" else list(dict.fromkeys((usual, 1 if steps else 10, 1)))
+        methods: dict[str, Any] = {
+            f"{name}, {count} step{'s' * (count > 1)}": partial(self.separate, steps=count, seed=seed)
+            for count in several
+        }
         methods[f"{name}, wrong query"] = lambda b: self.separate(b, usual, seed, [o[0] for o in b.others])
         methods["mixture"] = lambda b: b.mixture
         methods["oracle ratio mask"] = lambda b: oracle_ratio_mask(b.target, b.mixture, self.model().front)
@@ -276,7 +278,7 @@ class SeparationTrainer(TaskTrainer):
             out: Folder for metrics.json, spectrograms and the page with players; default: the run folder.
             candidates: Estimates that are averaged.
             temperature: Factor on the noise that sampling starts from; default: the model's.
-            guidance: Scale of classifier-free guidance; default: 1, none.
+            guidance: Scale of classifier-free guidance; default: the model's.
             baseline: Model folder or zoo name of a mask-regression network; default: the shipped one for these data.
             clap: Folder or hub name of a CLAP model, for its scores.
         """

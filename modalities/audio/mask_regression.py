@@ -96,9 +96,9 @@ class MaskRegression(Separator):
         r = self.representation
         shown = r.condition(mixture)
         state = self._regress(shown, query.text)
-        if query.scale != 1:
+        if query.scale() != 1:
             against = self._regress(shown, query.negative or "")
-            state = against + query.scale * (state - against)
+            state = against + query.scale() * (state - against)
         return r.decode(state, mixture).clamp(min=self.front.settings.silence)
 
     def _regress(self, shown: Tensor, text: str) -> Tensor:

@@ -187,7 +187,7 @@ class ReferenceFlowSep(Separator):
 
     def _euler(self, x: Tensor, mixture: Tensor, query: Query) -> Tensor:
         wanted = self._words(query.text, len(x))
-        against = None if query.scale == 1 else self._words(query.negative, len(x))
+        against = None if query.scale() == 1 else self._words(query.negative, len(x))
         begin = 0.0 if query.start is None else 1 - query.start
         step = (1 - begin) / query.steps
         for k in range(query.steps):
@@ -195,16 +195,16 @@ class ReferenceFlowSep(Separator):
             velocity = self.velocity(x, mixture, t, wanted)
             if against is not None:
                 free = self.velocity(x, mixture, t, against)
-                velocity = free + query.scale * (velocity - free)
+                velocity = free + query.scale() * (velocity - free)
             x = x + step * velocity
         return x
 
     def _solve(self, x: Tensor, mixture: Tensor, query: Query, stepper: Stepper, noise: NoiseSource) -> Tensor:
         condition = self._condition(mixture, self._words(query.text, len(x)))
         denoiser = self.denoiser
-        if query.scale != 1:
+        if query.scale() != 1:
             free = self._condition(mixture, self._words(query.negative, len(x)))
-            denoiser = ClassifierFree(denoiser, query.scale, free)
+            denoiser = ClassifierFree(denoiser, query.scale(), free)
         sampler = Sampler(stepper, UniformGrid(end=0.0), query.steps)
         start = query.start if query.start is not None else self.denoiser.path.schedule.t_max
         return sampler(denoiser, x, generator=noise, condition=condition, start=start).x
