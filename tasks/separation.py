@@ -28,6 +28,7 @@ from ..modalities.audio.separation_unet import SeparationUNet
 from ..modalities.audio.separator import Separator
 from ..modalities.audio.yamnet import Yamnet, yamnet_available
 from ..modalities.zoo import load, zoo
+from .checkpoints import read_checkpoint
 from .cli import run_cli
 from .errors import UserError
 from .runs import RunFolder
@@ -287,6 +288,27 @@ class SeparationTrainer(TaskTrainer):
         model.baseline, model.clap = baseline, clap
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
 
+    def export(
+        self,
+        model: DiffusionTask,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        out: str | None = None,
+    ) -> Path:
+        """Save a trained model as a folder that fourfold.load reads.
+
+        Args:
+            model: The task.
+            datamodule: Its data, for the protocol in the card.
+            ckpt_path: Checkpoint, or "best" or "last" of --run.
+            out: Folder to write; required.
+        """
+        assert isinstance(model, SeparationTask)
+        if ckpt_path is not None:
+            # What was learnt from the data but is no weight.
+            model.model().sounds = tuple(read_checkpoint(ckpt_path)["fourfold"]["config"].get("sounds", ()))
+        return super().export(model, datamodule, ckpt_path, out)
+
 
 class _Prepare(Callback):
     """Checks that model and data go together, and takes others' weights before anything copies them."""
@@ -297,10 +319,19 @@ class _Prepare(Callback):
         model = pl_module.model()
         if isinstance(data, SeparationDataModule):
             _goes_with(model, data)
+            if stage == "fit":
+                model.sounds = known_sounds(data)
         if stage == "fit" and pl_module.first_stage is not None:
             take_first_stage(model, pl_module.first_stage)
         if stage == "fit" and pl_module.start_from is not None:
             start_from(model, pl_module.start_from)
+
+
+def known_sounds(data: SeparationDataModule) -> tuple[str, ...]:
+    """Plain descriptions of the classes of a data set; none where sounds have captions of their own."""
+    bank = data.data.train
+    groups = bank.groups()
+    return tuple(bank.captions(int(group[0]))[0] for group in groups) if len(groups) > 1 else ()
 
 
 def take_first_stage(model: Separator, source: str) -> None:

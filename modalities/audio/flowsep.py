@@ -105,6 +105,7 @@ class FlowSep(Separator):
         temperature: Factor on the noise that sampling starts from, recommended; below 1 draws lie nearer to their mean,
             which is what ratios like the SI-SDR reward.
         guidance: Scale of classifier-free guidance, recommended; 1 is none, and costs half.
+        sounds: Plain descriptions of what it was trained on; training fills them in.
 
     Raises:
         ValueError: Values that make no sense or do not fit each other.
@@ -126,8 +127,9 @@ class FlowSep(Separator):
         sampling_steps: int = 10,
         temperature: float = 0.1,
         guidance: float = 1.0,
+        sounds: Sequence[str] = (),
     ) -> None:
-        super().__init__(front, seconds, text, vocoder)
+        super().__init__(front, seconds, text, vocoder, sounds)
         if prediction not in ("data", "velocity"):
             raise ValueError(f"prediction must be 'data' or 'velocity', got {prediction!r}")
         if temperature < 0:

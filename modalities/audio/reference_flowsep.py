@@ -76,6 +76,7 @@ class ReferenceFlowSep(Separator):
         text: Description of the text encoder; default: FLAN-T5 large, of which the published weights know the states.
         dropout: Share of training examples without description.
         sampling_steps: N.
+        sounds: Plain descriptions of what it was trained on; empty for captions.
     """
 
     name: ClassVar[str] = "flowsep-reference"
@@ -90,8 +91,9 @@ class ReferenceFlowSep(Separator):
         text: Mapping[str, Any] | None = None,
         dropout: float = 0.1,
         sampling_steps: int = 10,
+        sounds: Sequence[str] = (),
     ) -> None:
-        super().__init__(front, seconds, text or {"name": "flan-t5"}, vocoder or {})
+        super().__init__(front, seconds, text or {"name": "flan-t5"}, vocoder or {}, sounds)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.representation = VAELatents(vae)

@@ -119,6 +119,7 @@ class Separator(Adapter):
         seconds: Length of a window.
         text: Description of the text encoder, see :func:`.build_text_encoder`.
         vocoder: Arguments of :class:`.BigVGAN`, for models that carry one.
+        sounds: Plain descriptions of what it was trained on, where these are few; empty if it knows language at large.
     """
 
     sampling_steps: int = 1
@@ -130,8 +131,10 @@ class Separator(Adapter):
         seconds: float,
         text: Mapping[str, Any] | None,
         vocoder: Mapping[str, Any] | None,
+        sounds: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.sounds = tuple(sounds)
         self.front = LogMel(MelSettings(**dict(front or {})))
         s = self.front.settings
         self.seconds = float(seconds)
@@ -152,6 +155,7 @@ class Separator(Adapter):
             "seconds": self.seconds,
             "text": self.text.config(),
             "vocoder": None if self.vocoder is None else self.vocoder.config(),
+            "sounds": list(self.sounds),
         }
 
     @property
