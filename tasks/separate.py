@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.errors import DataError
+from ..modalities.audio.embedding_metrics import nearest_class
 from ..modalities.audio.listening import write_listening_page
 from ..modalities.audio.pictures import Example
 from ..modalities.audio.pretrained_text import TextModelError
@@ -53,13 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("mixture", type=Path, help="the recording: WAV, FLAC, OGG, MP3 or AIFF")
     parser.add_argument("query", help="the sound to keep, in words, e.g. 'a dog barking'")
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write: .wav, .flac, .ogg or .mp3")
-    parser.add_argument("--model", help=f"zoo name, model folder or hub id (default: {' or '.join(_PREFERRED)})")
+    parser.add_argument("--model", help="zoo name, model folder or hub id (default: of the zoo, by the query)")
     parser.add_argument("--negative", help="a sound to avoid, in words")
     parser.add_argument("--residual", type=Path, help="also write mixture minus estimate to this file")
     parser.add_argument("--page", type=Path, help="also write a page with players to this .html file")
     parser.add_argument("--decoder", choices=DECODERS, default="auto", help="how to render the estimate")
     parser.add_argument("--steps", type=int, help="steps of the generator (default: what the model recommends)")
-    parser.add_argument("--guidance", type=float, help="scale of guidance (default: 1, and 2 with --negative)")
+    parser.add_argument("--guidance", type=float, help="scale of guidance (default: the model's; 2 with --negative)")
     parser.add_argument("--candidates", type=int, default=1, help="estimates that are averaged")
     parser.add_argument("--start", type=float, help="begin at this noise level (0-1) from the mixture, not from noise")
     parser.add_argument("--temperature", type=float, help="factor on the noise it begins with (default: the model's)")
@@ -69,21 +70,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_separator(name: str | None) -> Separator:
-    """A separator by name or folder; by default the best of the zoo.
+def load_separator(name: str | None, query: str = "") -> Separator:
+    """A separator by name or folder; by default the one of the zoo that was trained on what is asked for.
 
     Raises:
         UserError: The zoo has none, or the model is of another kind.
     """
-    if name is None:
-        shipped = [known for known in _PREFERRED if known in zoo()]
-        if not shipped:
-            raise UserError("no separator is shipped with this version: give one with --model FOLDER")
-        name = shipped[0]
-    model = load(name)
-    if not isinstance(model, Separator):
-        raise UserError(f"{name} is a {model.name} model, which does not separate sounds")
-    return model
+    shipped = [known for known in _PREFERRED if known in zoo()]
+    if name is None and not shipped:
+        raise UserError("no separator is shipped with this version: give one with --model FOLDER")
+    models = [load(n) for n in (shipped if name is None else [name])]
+    for model in models:
+        if not isinstance(model, Separator):
+            raise UserError(f"{name} is a {model.name} model, which does not separate sounds")
+        if _knows(model, query):
+            return model
+    first = models[0]
+    assert isinstance(first, Separator)
+    return first
+
+
+def _knows(model: Separator, query: str) -> bool:
+    return not model.sounds or nearest_class(query, model.sounds) is not None
 
 
 def _separate(options: argparse.Namespace) -> None:
@@ -99,8 +107,8 @@ def _separate(options: argparse.Namespace) -> None:
     Query(options.query, options.negative)
     with ExitStack() as stack:
         reader = stack.enter_context(AudioReader(options.mixture))
-        model = load_separator(options.model)
-        steps = options.steps if options.steps is not None else getattr(model, "sampling_steps", 1)
+        model = load_separator(options.model, options.query)
+        steps = model.sampling_steps if options.steps is None else options.steps
         query = Query(
             options.query,
             options.negative,
@@ -140,6 +148,8 @@ def _separate(options: argparse.Namespace) -> None:
     print(f"{options.out}: {seconds:.2f} s, rendered by {decoder.name}, {model.name}")
     if not decoder.aligned and options.residual is not None:
         print(f"note: {decoder.name} invents phases, so the residual is not what is left; use --decoder mask for that")
+    if not _knows(model, options.query):
+        print(f"note: the model was trained on {', '.join(model.sounds)}; of {options.query!r} it knows nothing")
     if clipped > _CLIPPED:
         print(f"note: {clipped:.1%} of the mixture's samples are at full scale; overdriven sounds separate badly")
     if options.page is not None:

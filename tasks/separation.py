@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ..modalities.audio.separation_unet import SeparationUNet
 from ..modalities.audio.separator import Separator
 from ..modalities.audio.yamnet import Yamnet, yamnet_available
 from ..modalities.zoo import load, zoo
+from .checkpoints import read_checkpoint
 from .cli import run_cli
 from .errors import UserError
 from .runs import RunFolder
@@ -114,7 +116,7 @@ class SeparationTask(DiffusionTask):
 
     def steps(self, asked: int | None) -> int:
         """Steps of the generator: as asked, or what the model recommends."""
-        return asked if asked is not None else int(getattr(self.adapter, "sampling_steps", 1))
+        return asked if asked is not None else self.model().sampling_steps
 
     def separate(
         self, batch: SeparationBatch, steps: int | None, seed: int, queries: Sequence[str] | None = None
@@ -161,7 +163,7 @@ class SeparationTask(DiffusionTask):
     def measure(
         self, datamodule: LightningDataModule, out: Path, *, num_samples: int, steps: int | None, seed: int
     ) -> Mapping[str, Mapping[str, float]]:
-        """Scores on test pairs: the model in its usual steps and in one, right and wrong queries, and baselines.
+        """Scores on test pairs: the model in its usual steps, in ten and in one, the wrong query, and baselines.
 
         Baselines are the mixture itself, the oracle ratio mask, and a mask-regression network. Also writes
         spectrograms.png, listening.html and the scores of every pair.
@@ -169,9 +171,11 @@ class SeparationTask(DiffusionTask):
         data = replace_size(_module(datamodule), num_samples)
         batches = [batch.to(self.device) for batch in data.test_dataloader()]
         usual, name = self.steps(steps), self.adapter.name
-        methods: dict[str, Any] = {f"{name}, {usual} steps": lambda b: self.separate(b, usual, seed)}
-        if usual > 1:
-            methods[f"{name}, 1 step"] = lambda b: self.separate(b, 1, seed)
+        several = [usual] if name == "mask-regression" else list(dict.fromkeys((usual, 1 if steps else 10, 1)))
+        methods: dict[str, Any] = {
+            f"{name}, {count} step{'s' * (count > 1)}": partial(self.separate, steps=count, seed=seed)
+            for count in several
+        }
         methods[f"{name}, wrong query"] = lambda b: self.separate(b, usual, seed, [o[0] for o in b.others])
         methods["mixture"] = lambda b: b.mixture
         methods["oracle ratio mask"] = lambda b: oracle_ratio_mask(b.target, b.mixture, self.model().front)
@@ -275,7 +279,7 @@ class SeparationTrainer(TaskTrainer):
             out: Folder for metrics.json, spectrograms and the page with players; default: the run folder.
             candidates: Estimates that are averaged.
             temperature: Factor on the noise that sampling starts from; default: the model's.
-            guidance: Scale of classifier-free guidance; default: 1, none.
+            guidance: Scale of classifier-free guidance; default: the model's.
             baseline: Model folder or zoo name of a mask-regression network; default: the shipped one for these data.
             clap: Folder or hub name of a CLAP model, for its scores.
         """
@@ -283,6 +287,27 @@ class SeparationTrainer(TaskTrainer):
         model.options = {"candidates": candidates, "temperature": temperature, "guidance": guidance}
         model.baseline, model.clap = baseline, clap
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
+
+    def export(
+        self,
+        model: DiffusionTask,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        out: str | None = None,
+    ) -> Path:
+        """Save a trained model as a folder that fourfold.load reads.
+
+        Args:
+            model: The task.
+            datamodule: Its data, for the protocol in the card.
+            ckpt_path: Checkpoint, or "best" or "last" of --run.
+            out: Folder to write; required.
+        """
+        assert isinstance(model, SeparationTask)
+        if ckpt_path is not None:
+            # What was learnt from the data but is no weight.
+            model.model().sounds = tuple(read_checkpoint(ckpt_path)["fourfold"]["config"].get("sounds", ()))
+        return super().export(model, datamodule, ckpt_path, out)
 
 
 class _Prepare(Callback):
@@ -294,10 +319,19 @@ class _Prepare(Callback):
         model = pl_module.model()
         if isinstance(data, SeparationDataModule):
             _goes_with(model, data)
+            if stage == "fit":
+                model.sounds = known_sounds(data)
         if stage == "fit" and pl_module.first_stage is not None:
             take_first_stage(model, pl_module.first_stage)
         if stage == "fit" and pl_module.start_from is not None:
             start_from(model, pl_module.start_from)
+
+
+def known_sounds(data: SeparationDataModule) -> tuple[str, ...]:
+    """Plain descriptions of the classes of a data set; none where sounds have captions of their own."""
+    bank = data.data.train
+    groups = bank.groups()
+    return tuple(bank.captions(int(group[0]))[0] for group in groups) if len(groups) > 1 else ()
 
 
 def take_first_stage(model: Separator, source: str) -> None:

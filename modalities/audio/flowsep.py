@@ -3,8 +3,8 @@ r"""FlowSep, the recommended face: a rectified flow that draws a sound out of a 
 With the state x_0 of the target (:mod:`.representations`), noise :math:`\epsilon` and :math:`x_t = (1 - t) x_0 + t
 \epsilon`, a U-Net that also sees the mixture and the words estimates x_0 from x_t; the solver moves along
 :math:`\dot x = (x_t - \hat x_0) / t` from t = 1 to 0. The loss is :math:`\sum w (x_0 - \hat x_0)^2 / \sum w` with
-:math:`1 - t = u^4`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a network
-that mostly sees little noise learns to copy x_t.
+:math:`1 - t = u^{10}`, u uniform: what is decided is decided near the noise, from mixture and words alone, and a
+network that mostly sees little noise learns to copy x_t.
 
 Source: Yuan et al. 2024, "FlowSep: language-queried sound separation with rectified flow matching" (arXiv 2409.07614).
 Different here: bounded log-ratios by default instead of autoencoder latents, x_0 instead of velocity as the network's
@@ -33,7 +33,7 @@ from ...core import (
     PowerTime,
     Rectified,
     Sampler,
-    UniformGrid,
+    TimesGrid,
     Velocity,
     VelocityWeight,
 )
@@ -47,6 +47,7 @@ from .text import TextStates
 __all__ = ["ConditionedUNet", "FlowSep", "check_fit"]
 
 _DROPOUT, _LOSS = 0, 1
+_GRID_POWER = 3
 
 NETWORK: dict[str, Any] = {
     "channels": 32,
@@ -103,6 +104,8 @@ class FlowSep(Separator):
         sampling_steps: Steps recommended.
         temperature: Factor on the noise that sampling starts from, recommended; below 1 draws lie nearer to their mean,
             which is what ratios like the SI-SDR reward.
+        guidance: Scale of classifier-free guidance, recommended; 1 is none, and costs half.
+        sounds: Plain descriptions of what it was trained on; training fills them in.
 
     Raises:
         ValueError: Values that make no sense or do not fit each other.
@@ -119,12 +122,14 @@ class FlowSep(Separator):
         text: Mapping[str, Any] | None = None,
         vocoder: Mapping[str, Any] | None = None,
         prediction: Literal["data", "velocity"] = "data",
-        time_power: float = 4.0,
+        time_power: float = 10.0,
         dropout: float = 0.1,
         sampling_steps: int = 10,
-        temperature: float = 0.3,
+        temperature: float = 0.1,
+        guidance: float = 1.0,
+        sounds: Sequence[str] = (),
     ) -> None:
-        super().__init__(front, seconds, text, vocoder)
+        super().__init__(front, seconds, text, vocoder, sounds)
         if prediction not in ("data", "velocity"):
             raise ValueError(f"prediction must be 'data' or 'velocity', got {prediction!r}")
         if temperature < 0:
@@ -141,7 +146,7 @@ class FlowSep(Separator):
         )
         check_fit(self.frames, self.front.settings.num_bands, r.factors, network.downsampling)
         self.prediction, self.time_power, self.dropout = prediction, time_power, dropout
-        self.sampling_steps, self.temperature = sampling_steps, temperature
+        self.sampling_steps, self.temperature, self.guidance = sampling_steps, temperature, guidance
         path = GaussianPath(Rectified())
         kind, weight = (Data(), DataWeight()) if prediction == "data" else (Velocity(), VelocityWeight())
         self.denoiser = Denoiser(ConditionedUNet(network), path, kind)
@@ -161,6 +166,7 @@ class FlowSep(Separator):
             "dropout": self.dropout,
             "sampling_steps": self.sampling_steps,
             "temperature": self.temperature,
+            "guidance": self.guidance,
         }
 
     @property
@@ -190,9 +196,8 @@ class FlowSep(Separator):
         r = self.representation
         shown = r.condition(mixture)
         denoiser, condition = self._guided(query, shown)
-        sampler = Sampler(stepper or Multistep(), UniformGrid(end=0.0), query.steps)
-        schedule = denoiser.path.schedule
-        begin = schedule.t_max if query.start is None else query.start
+        begin = denoiser.path.schedule.t_max if query.start is None else query.start
+        sampler = Sampler(stepper or Multistep(), _grid(begin, query.steps), query.steps)
         temperature = self.temperature if query.temperature is None else query.temperature
         # From pure noise nothing of x_0 is left; from the mixture, its own state is what is perturbed.
         nothing = shown.new_zeros(len(mixture), r.channels, *shown.shape[2:])
@@ -209,15 +214,21 @@ class FlowSep(Separator):
     def _guided(self, query: Query, mixture: Tensor) -> tuple[BaseDenoiser, dict[str, Any]]:
         """The denoiser for a query, and what its network is told; the other side of guidance has the same mixture."""
         batch, wanted = len(mixture), self.states([query.text])
-        if query.scale == 1:
+        scale = query.scale(self.guidance)
+        if scale == 1:
             return self.denoiser, self._condition(mixture, _repeated(wanted, batch))
         against = self.states([query.negative]) if query.negative else self.text.unconditional(1).to(self.device)
         length = max(wanted.states.shape[1], against.states.shape[1])
         told, free = (self._condition(mixture, _repeated(s.padded(length), batch)) for s in (wanted, against))
-        return ClassifierFree(self.denoiser, query.scale, free), told
+        return ClassifierFree(self.denoiser, scale, free), told
 
     def _condition(self, mixture: Tensor, states: TextStates) -> dict[str, Any]:
         return {"mixture": mixture, "states": states.states, "known": states.mask}
+
+
+def _grid(begin: float, steps: int) -> TimesGrid:
+    """begin (1 - (k / N)^3), k = 0 ... N: most steps where training was, and a last one to the data."""
+    return TimesGrid(tuple(begin * (1 - (k / steps) ** _GRID_POWER) for k in range(steps + 1)))
 
 
 def _repeated(states: TextStates, batch: int) -> TextStates:

@@ -38,6 +38,7 @@ class MaskRegression(Separator):
         text: Description of the text encoder, see :func:`.build_text_encoder`.
         vocoder: Arguments of :class:`.BigVGAN`, for models that carry one.
         dropout: Share of training examples without description.
+        sounds: Plain descriptions of what it was trained on; training fills them in.
     """
 
     name: ClassVar[str] = "mask-regression"
@@ -51,8 +52,9 @@ class MaskRegression(Separator):
         text: Mapping[str, Any] | None = None,
         vocoder: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
+        sounds: Sequence[str] = (),
     ) -> None:
-        super().__init__(front, seconds, text, vocoder)
+        super().__init__(front, seconds, text, vocoder, sounds)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.representation, self.dropout = build_representation(representation), dropout
@@ -96,9 +98,9 @@ class MaskRegression(Separator):
         r = self.representation
         shown = r.condition(mixture)
         state = self._regress(shown, query.text)
-        if query.scale != 1:
+        if query.scale() != 1:
             against = self._regress(shown, query.negative or "")
-            state = against + query.scale * (state - against)
+            state = against + query.scale() * (state - against)
         return r.decode(state, mixture).clamp(min=self.front.settings.silence)
 
     def _regress(self, shown: Tensor, text: str) -> Tensor:

@@ -61,6 +61,7 @@ def spectrogram_figure(examples: Sequence[Example], front: LogMel, title: str = 
         for place, name in zip(row, columns, strict=True):
             _draw(place, example.sounds[name], front, float(top))
             place.set_title(name, fontsize=9, color=_INK)
+        row[0].set_title("")
         row[0].set_title(f"{columns[0]}; asked for: {example.query}", fontsize=9, color=_INK, loc="left")
         if example.note:
             row[-1].text(

@@ -76,6 +76,7 @@ class ReferenceFlowSep(Separator):
         text: Description of the text encoder; default: FLAN-T5 large, of which the published weights know the states.
         dropout: Share of training examples without description.
         sampling_steps: N.
+        sounds: Plain descriptions of what it was trained on; empty for captions.
     """
 
     name: ClassVar[str] = "flowsep-reference"
@@ -90,8 +91,9 @@ class ReferenceFlowSep(Separator):
         text: Mapping[str, Any] | None = None,
         dropout: float = 0.1,
         sampling_steps: int = 10,
+        sounds: Sequence[str] = (),
     ) -> None:
-        super().__init__(front, seconds, text or {"name": "flan-t5"}, vocoder or {})
+        super().__init__(front, seconds, text or {"name": "flan-t5"}, vocoder or {}, sounds)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.representation = VAELatents(vae)
@@ -187,7 +189,7 @@ class ReferenceFlowSep(Separator):
 
     def _euler(self, x: Tensor, mixture: Tensor, query: Query) -> Tensor:
         wanted = self._words(query.text, len(x))
-        against = None if query.scale == 1 else self._words(query.negative, len(x))
+        against = None if query.scale() == 1 else self._words(query.negative, len(x))
         begin = 0.0 if query.start is None else 1 - query.start
         step = (1 - begin) / query.steps
         for k in range(query.steps):
@@ -195,16 +197,16 @@ class ReferenceFlowSep(Separator):
             velocity = self.velocity(x, mixture, t, wanted)
             if against is not None:
                 free = self.velocity(x, mixture, t, against)
-                velocity = free + query.scale * (velocity - free)
+                velocity = free + query.scale() * (velocity - free)
             x = x + step * velocity
         return x
 
     def _solve(self, x: Tensor, mixture: Tensor, query: Query, stepper: Stepper, noise: NoiseSource) -> Tensor:
         condition = self._condition(mixture, self._words(query.text, len(x)))
         denoiser = self.denoiser
-        if query.scale != 1:
+        if query.scale() != 1:
             free = self._condition(mixture, self._words(query.negative, len(x)))
-            denoiser = ClassifierFree(denoiser, query.scale, free)
+            denoiser = ClassifierFree(denoiser, query.scale(), free)
         sampler = Sampler(stepper, UniformGrid(end=0.0), query.steps)
         start = query.start if query.start is not None else self.denoiser.path.schedule.t_max
         return sampler(denoiser, x, generator=noise, condition=condition, start=start).x

@@ -57,7 +57,7 @@ class Query:
     Args:
         text: Description of the wanted sound, not empty.
         negative: Description of what must not be heard, or None.
-        guidance: Scale of classifier-free guidance; 1 is none. Default: 1, and 2 with a negative description.
+        guidance: Scale of classifier-free guidance; 1 is none. Default: the model's, and 2 with a negative description.
         steps: Steps of the generator.
         candidates: Estimates that are averaged in the mel domain.
         start: Begin at this noise level, in (0, 1), from the mixture itself instead of from noise.
@@ -87,12 +87,11 @@ class Query:
         if self.start is not None and not 0 < self.start < 1:
             raise ValueError(f"start must be a noise level between 0 and 1, got {self.start}")
 
-    @property
-    def scale(self) -> float:
-        """The guidance that applies."""
+    def scale(self, usual: float = 1.0) -> float:
+        """The guidance that applies, for a model that usually takes `usual`."""
         if self.guidance is not None:
             return self.guidance
-        return 1.0 if self.negative is None else 2.0
+        return usual if self.negative is None else 2.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,11 @@ class Separator(Adapter):
         seconds: Length of a window.
         text: Description of the text encoder, see :func:`.build_text_encoder`.
         vocoder: Arguments of :class:`.BigVGAN`, for models that carry one.
+        sounds: Plain descriptions of what it was trained on, where these are few; empty if it knows language at large.
     """
+
+    sampling_steps: int = 1
+    """Steps of the generator that are recommended."""
 
     def __init__(
         self,
@@ -128,8 +131,10 @@ class Separator(Adapter):
         seconds: float,
         text: Mapping[str, Any] | None,
         vocoder: Mapping[str, Any] | None,
+        sounds: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.sounds = tuple(sounds)
         self.front = LogMel(MelSettings(**dict(front or {})))
         s = self.front.settings
         self.seconds = float(seconds)
@@ -150,6 +155,7 @@ class Separator(Adapter):
             "seconds": self.seconds,
             "text": self.text.config(),
             "vocoder": None if self.vocoder is None else self.vocoder.config(),
+            "sounds": list(self.sounds),
         }
 
     @property
@@ -212,7 +218,7 @@ class Separator(Adapter):
         sample_rate: int,
         query: str,
         negative: str | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         seed: int = 0,
         decoder: str = "auto",
         residual: bool = False,
@@ -232,11 +238,11 @@ class Separator(Adapter):
             sample_rate: Hz; any.
             query: Description of the wanted sound.
             negative: Description of a sound to avoid.
-            steps: Steps of the generator.
+            steps: Steps of the generator; default: what the model recommends, 10 for the published one.
             seed: Of the noise; equal seeds give equal results.
             decoder: See :meth:`reconstruction`.
             residual: Also give mixture minus estimate.
-            guidance: Scale of classifier-free guidance; default: 1 (none), and 2 with a negative description.
+            guidance: Scale of classifier-free guidance; default: the model's, and 2 with a negative description.
             candidates: Estimates to average.
             start: Begin at this noise level from the mixture; default: from noise.
             temperature: Factor on the noise it begins with; default: the model's.
@@ -252,6 +258,7 @@ class Separator(Adapter):
         """
         samples = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave).float()
         mixture = _checked(samples, sample_rate)
+        steps = self.sampling_steps if steps is None else steps
         asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature)
         pieces = self.stream(
             lambda begin, end: mixture[:, begin:end],

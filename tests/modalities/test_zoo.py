@@ -25,7 +25,12 @@ def test_shipped_models_load_and_draw(name: str) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert all(word in card for word in ("**data**", "**seed**", "**metrics**", "CPU-seconds"))
     model = fourfold.load(name)
-    if hasattr(model, "forecast"):
+    if hasattr(model, "separate"):
+        wave = 0.1 * np.random.default_rng(0).normal(size=20_000)
+        out = model.separate(wave, 16_000, "a bell ringing", seed=0)
+        assert out.samples.shape == (20_000,)
+        assert bool(out.samples.isfinite().all())
+    elif hasattr(model, "forecast"):
         positions = np.random.default_rng(0).normal(size=(3, model.observed_frames, 3 if "hotel" not in name else 2))
         given = {"features": np.zeros((3, model.features)), "edge_features": np.zeros((3, 3, model.edge_features))}
         drawn = model.forecast(positions, num_samples=2, steps=2, seed=0, **given)

@@ -46,6 +46,7 @@ SMALL = [
     f"{ADAPTER}unet={{channels: 8, multipliers: [1, 2], attention_levels: [1], norm_groups: 4, head_channels: 8}}",
     f"{ADAPTER}text={{name: ngrams, channels: 8, buckets: 64}}",
     "--model.warmup_steps=2",
+    "--model.picture_examples=0",
     "--model.decay_steps=50",
     *DATA,
 ]
@@ -75,7 +76,7 @@ def mixture(path: Path, seconds: float = 1.0, rate: int = 11_025, channels: int 
 
 
 def test_train_evaluate_sample_export_separate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit() == 0
+    assert fit("r", "--model.picture_examples=1") == 0
     assert list(Path("runs/separation/r/samples").glob("separations-*.png"))
     assert "val_si_sdri_1_step" in Path("runs/separation/r/metrics.csv").read_text()
     assert fit("b", config="separation/mask-regression-synthetic-cpu") == 0
@@ -103,6 +104,7 @@ def test_train_evaluate_sample_export_separate(folder: Path, capsys: pytest.Capt
     written = {p.name for p in Path("s").iterdir()}
     assert {"000-mixture.wav", "001-estimate.wav", "listening.html", "spectrograms.png"} <= written
     assert main(["export", "--run", "r", "--out", "model"]) == 0
+    assert "a bell ringing" in load("model").sounds
     mixture(Path("mix.wav"))
     assert (
         fourfold(["separation", "separate", "mix.wav", "a bell", "-o", "out.wav", "--model", "model", "--quiet"]) == 0
@@ -232,6 +234,15 @@ def test_unusual_files(folder: Path, subtype: str, rate: int, capsys: pytest.Cap
     assert separate("mix.wav", "a bell", "-o", "o.wav", "--model", str(separator(folder)), "--quiet") == 0
     assert "at full scale" in capsys.readouterr().out
     assert soundfile.info("o.wav").samplerate == rate
+
+
+def test_a_model_says_what_it_was_not_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixture(Path("mix.wav"))
+    words = ["-o", "o.wav", "--model", "flowsep-synthetic", "--quiet", "--force"]
+    assert separate("mix.wav", "a violin", *words) == 0
+    assert "'a violin' it knows nothing" in capsys.readouterr().out
+    assert separate("mix.wav", "ringing bells", *words) == 0
+    assert "knows nothing" not in capsys.readouterr().out
 
 
 def test_other_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
