@@ -13,15 +13,15 @@ a few facts every such file fulfils; what does not fit is refused with the reaso
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..foreign_checkpoints import ForeignCheckpointError, read_plain
 from .bigvgan import BigVGAN, fold_weight_norm, kaiser_sinc
 from .klvae import KLVAE
 from .separation_unet import SeparationUNet
@@ -164,16 +164,10 @@ def read_vocoder(path: str | Path, *, architecture: Architecture = PUBLISHED) ->
 
 
 def _read(path: Path, key: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise LayoutError(
-            f"{path.name}: holds more than tensors and plain values, and is not read for safety ({_first_line(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise LayoutError(f"{path.name}: not a PyTorch checkpoint, or damaged ({_first_line(error)})") from error
+        content = read_plain(path, mmap=True)
+    except ForeignCheckpointError as error:
+        raise LayoutError(str(error)) from error
     state = content.get(key) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         found = _shorten(sorted(map(str, content))) if isinstance(content, Mapping) else type(content).__name__
@@ -281,8 +275,3 @@ def _shorten(names: list[str], most: int = 4) -> str:
     if not names:
         return "none"
     return ", ".join(names[:most]) + (f", ... {len(names) - most} more" if len(names) > most else "")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

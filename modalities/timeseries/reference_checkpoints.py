@@ -7,7 +7,6 @@ kinds `tsdiff-solar`, `tsdiff-electricity`, `tsdiff-traffic`, `tsdiff-uber_tlc`,
 say it.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..foreign_checkpoints import read_plain
 from .guidance import QuantileGuidance
 from .lags import DAILY_LAGS, HOURLY_LAGS
 from .reference_s4 import NPLRKernel
@@ -132,13 +131,7 @@ def _official(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read as plain weights ({str(error).splitlines()[0][:150]}); a published run keeps them "
-            "in best_checkpoint.ckpt, which holds nothing else"
-        ) from error
+    content = read_plain(path, hint="a published run keeps its plain weights in best_checkpoint.ckpt")
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -12,7 +12,6 @@ the authors' program. :class:`fourfold.modalities.trajectories.GeoTDM` is the re
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from ...core import CenterFree, Denoiser, GaussianPath, Multistep, Noise, NoiseSource, Sampler, UniformGrid
 from ..adapter import Adapter
+from ..foreign_checkpoints import read_plain
 from ..registry import register
 from .conditioning import as_batch, mean_over
 from .records import TrajectoryBatch, TrajectoryRecord
@@ -362,13 +362,7 @@ def read_reference(path: Path) -> ReferenceGeoTDM:
         ValueError: if the file holds anything but tensors, the tensors are not those of such a network, or neither a
             JSON file nor a published configuration says what is missing.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{path} is refused: it is not a file of plain tensors ({str(error).splitlines()[0][:120]}); save the "
-            "model's state_dict() with torch.save"
-        ) from error
+    content = read_plain(path, hint="save the model's state_dict() with torch.save")
     state = _state_of(content, path)
     layout = layout_of(state)
     beside = path.with_suffix(".json")

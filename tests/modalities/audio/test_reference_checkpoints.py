@@ -222,10 +222,10 @@ def test_files_that_are_something_else(tmp_path):
     torch.save({"state_dict": {"a": 1}}, tmp_path / "numbers.ckpt")
     torch.save({"state_dict": {}, "made_by": Architecture}, tmp_path / "code.ckpt")
     for name, message in {
-        "text.ckpt": "not a PyTorch checkpoint|more than tensors",
+        "text.ckpt": "not a PyTorch checkpoint",
         "other.ckpt": "has no 'state_dict'; it holds model",
         "numbers.ckpt": "no tensors: a",
-        "code.ckpt": "more than tensors",
+        "code.ckpt": "its pickle asks for .*Architecture",
     }.items():
         with pytest.raises(LayoutError, match=message):
             read_flowsep(tmp_path / name, architecture=SMALL)
