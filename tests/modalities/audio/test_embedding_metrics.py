@@ -62,6 +62,46 @@ def test_hit_rate():
     assert m.hit_rate(Loudness(), wave, 8000, queries, others) == pytest.approx(2 / 3)
 
 
+@pytest.fixture(scope="module")
+def clap_folder(tmp_path_factory):
+    """A CLAP model of 7,000 random weights, as transformers stores the published ones."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("clap")
+    torch.manual_seed(0)
+    text = {"vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12}
+    text |= {"intermediate_size": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    audio = {"num_mel_bins": 16, "spec_size": 64, "window_size": 4, "patch_size": 4, "patch_stride": [4, 4]}
+    audio |= {"patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 16}
+    audio |= {"projection_dim": 12, "mlp_ratio": 2.0, "num_hidden_layers": 2}
+    config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=12)
+    transformers.ClapModel(config).save_pretrained(folder)
+    words = ["<pad>", "<s>", "</s>", "<unk>", "a", "dog", "barking", "rain", "<mask>"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    hearing = {"feature_size": 16, "max_length_s": 1, "truncation": "rand_trunc", "padding": "repeatpad"}
+    extractor = transformers.ClapFeatureExtractor(sampling_rate=48_000, fft_window_size=512, **hearing)
+    transformers.ClapProcessor(extractor, fast).save_pretrained(folder)
+    return folder
+
+
+def test_clap_scores(clap_folder):
+    clap = m.Clap(clap_folder)
+    wave = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+    queries = ["a dog barking", "rain"]
+    sounds, words = clap.sounds(wave, 16_000), clap.words(queries)
+    assert sounds.shape == words.shape == (2, 12)
+    assert torch.allclose(sounds.norm(dim=1), torch.ones(2))
+    scores = clap.scores(wave, wave.flip(0), queries, 16_000)
+    assert torch.allclose(scores["clap"], (sounds * words).sum(1), atol=1e-5)
+    assert torch.allclose(scores["clap_audio"], (sounds[0] @ sounds[1]).expand(2), atol=1e-5)
+    assert not torch.allclose(words[0], words[1])
+
+
 def test_missing_listeners(tmp_path):
     with pytest.raises(m.ListenerError):
         m.Clap(tmp_path)
