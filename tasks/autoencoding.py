@@ -63,12 +63,14 @@ class AutoencodingTask(DiffusionTask):
         for batch in data.test_dataloader():
             batch = batch.to(self.device)
             target = front(batch.target)
-            rebuilt = self.model().sample(target)
-            through = MixturePhaseMask(front)(rebuilt, batch.mixture[:, None])[:, 0]
+            rebuilt, latents = self.model().sample(target), self.model().latents
+            mixture = front(batch.mixture)
+            decoded = latents.decode(latents.encode(target, mixture), mixture)
+            through = MixturePhaseMask(front)(decoded, batch.mixture[:, None])[:, 0]
             estimates = {
                 "mel-autoencoder": (rebuilt, through),
                 "oracle ratio mask": (target, oracle_ratio_mask(batch.target, batch.mixture, front)),
-                "mixture": (front(batch.mixture), batch.mixture),
+                "mixture": (mixture, batch.mixture),
             }
             for name, (mel, wave) in estimates.items():
                 scores = separation_scores(wave, batch.target, batch.mixture, front)

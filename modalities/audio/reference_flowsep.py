@@ -96,7 +96,7 @@ class ReferenceFlowSep(Separator):
         super().__init__(front, seconds, text or {"name": "flan-t5"}, vocoder or {}, sounds)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        self.representation = VAELatents(vae)
+        self.representation = VAELatents(vae, relative=False)
         network = SeparationUNet(**dict(unet or {}))
         r = self.representation
         if network.in_channels != 2 * r.channels or network.context_channels != self.text.channels:

@@ -9,8 +9,13 @@ cut into patches that become channels. An estimate is never louder than its mixt
 are weighted by :math:`\sqrt{X / \max X} + 0.05`, since only what can be heard counts. The plain log-mel as target is
 dominated by bins in which nothing sounds.
 
-Latents come from a frozen autoencoder and are whitened per channel; the condition is the mixture's latent, the mode of
-its posterior, not a sample.
+Latents come from a frozen autoencoder (E, D) and are whitened per channel; the condition is the mixture's latent, the
+mode of its posterior, not a sample. They are decoded relative to the mixture,
+
+.. math:: \hat S = X + \min\big(D(\hat z) - D(E(X)),\, 0\big) \quad\text{(of log-mels)},
+
+since what the autoencoder loses of a sound, it loses of the mixture where that sound dominates it: there the difference
+vanishes, and the mixture passes untouched. As published, S is D(z) itself.
 """
 
 from __future__ import annotations
@@ -141,21 +146,34 @@ class VAELatents(nn.Module):
         vae: Arguments of :class:`.KLVAE`.
         center: Subtracted from log-mels before encoding; 0 as published.
         scale: Divides them afterwards; 1 as published.
+        relative: Whether estimates are decoded relative to the mixture.
     """
 
     name = "vae"
 
-    def __init__(self, vae: Mapping[str, Any] | None = None, center: float = 0.0, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        vae: Mapping[str, Any] | None = None,
+        center: float = 0.0,
+        scale: float = 1.0,
+        relative: bool = True,
+    ) -> None:
         super().__init__()
         self.vae = KLVAE(**dict(vae or {})).requires_grad_(False)
         self.statistics = LatentStatistics(self.vae.latent_channels)
-        self.center, self.scale = center, scale
+        self.center, self.scale, self.relative = center, scale, relative
         self.channels = self.condition_channels = self.vae.latent_channels
         self.factors = (self.vae.downsampling, self.vae.downsampling)
 
     def config(self) -> dict[str, Any]:
         """See :class:`Representation`."""
-        return {"name": self.name, "vae": self.vae.config(), "center": self.center, "scale": self.scale}
+        return {
+            "name": self.name,
+            "vae": self.vae.config(),
+            "center": self.center,
+            "scale": self.scale,
+            "relative": self.relative,
+        }
 
     @torch.no_grad()
     def condition(self, mixture: Tensor) -> Tensor:
@@ -172,6 +190,13 @@ class VAELatents(nn.Module):
 
     def decode(self, state: Tensor, mixture: Tensor) -> Tensor:
         """See :class:`Representation`."""
+        estimate = self.reconstruct(state)
+        if not self.relative:
+            return estimate
+        return mixture + (estimate - self.reconstruct(self.condition(mixture))).clamp(max=0)
+
+    def reconstruct(self, state: Tensor) -> Tensor:
+        """What the autoencoder makes of a state: log-mel `(B, T, bands)`."""
         return self.vae.decode(self.statistics.restore(state)) * self.scale + self.center
 
 

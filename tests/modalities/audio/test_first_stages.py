@@ -1,5 +1,6 @@
 """Autoencoder and vocoder to be trained: losses, statistics, the adversary, storage, and that they learn."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -54,7 +55,13 @@ def train(model, steps, rate=3e-3):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"loss": "multi-resolution", "loudness_power": 0.5}, {"adversarial_weight": 0.1}]
+    "options",
+    [
+        {},
+        {"loss": "multi-resolution", "loudness_power": 0.5},
+        {"adversarial_weight": 0.1},
+        {"mask_weight": 0.1, "first_std": 0.1},
+    ],
 )
 def test_autoencoder_learns_and_knows_its_latents(options):
     torch.manual_seed(0)
@@ -75,6 +82,34 @@ def test_autoencoder_sees_mixtures_and_targets():
     a, b = model.loss(data, noise), model.loss(other, noise)
     assert a[0] == b[0]
     assert a[1] != b[1]
+
+
+def test_what_a_mask_would_lose():
+    # Sound and mixture the same, no noise: nothing is lost but the floor, and both count half.
+    torch.manual_seed(0)
+    model, data, noise = autoencoder(mask_weight=0.5, first_std=1e-9).eval(), batch(2), NoiseSource(0, [0, 2])
+    data.target = data.mixture
+    mask_loss = model.loss(data, noise)
+    model.mask_weight = 0.0
+    torch.testing.assert_close(mask_loss, model.loss(data, noise) + 0.5 * math.log(1e-5), rtol=0, atol=1e-4)
+    # A mixture twice as loud everywhere, reconstructed as if it were the sound: the mask keeps it all.
+    model.mask_weight = 0.5
+    model.latents.vae.decode = lambda latent: torch.zeros(len(latent), *model.front(data.mixture).shape[1:])
+    data.target = data.mixture / 2
+    model._error = lambda rebuilt, normal, weights: torch.zeros(len(rebuilt))
+    model.kl_weight = 0.0
+    torch.testing.assert_close(model.loss(data, noise), torch.zeros(2), rtol=0, atol=1e-2)
+
+
+def test_posteriors_begin_as_narrow_as_asked():
+    torch.manual_seed(0)
+    log_mel = torch.randn(2, 16, 16)
+    torch.manual_seed(1)
+    wide = autoencoder().latents.vae.encode(log_mel)
+    torch.manual_seed(1)
+    narrow = autoencoder(first_std=0.05).latents.vae.encode(log_mel)
+    assert torch.equal(wide.mean, narrow.mean)
+    torch.testing.assert_close(narrow.logvar - wide.logvar, torch.full_like(wide.logvar, 2 * math.log(0.05)))
 
 
 def test_only_training_moves_the_statistics():
@@ -130,7 +165,7 @@ def test_storage(make, tmp_path):
 
 
 def test_bad_settings():
-    for options in ({"loss": "l2"}, {"kl_weight": -1.0}):
+    for options in ({"loss": "l2"}, {"kl_weight": -1.0}, {"mask_weight": -1.0}, {"first_std": 0.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             autoencoder(**options)
     with pytest.raises(ValueError, match="every 40 samples"):

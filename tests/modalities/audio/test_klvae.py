@@ -43,6 +43,25 @@ def test_shapes_and_gradients():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_patches_are_channels():
+    torch.manual_seed(1)
+    model = KLVAE(channels=8, multipliers=(1, 2), num_res_blocks=1, latent_channels=4, norm_groups=4, patch=2)
+    assert model.downsampling == 4
+    rebuilt, posterior = model(torch.randn(2, 16, 8))
+    assert posterior.mean.shape == (2, 4, 4, 2)
+    assert rebuilt.shape == (2, 16, 8)
+    # Without convolutions in between, a bin comes back to where it was.
+    model.encoder, model.decoder = torch.nn.Identity(), torch.nn.Identity()
+    model.quant_conv, model.post_quant_conv = torch.nn.Conv2d(4, 8, 1, bias=False), torch.nn.Identity()
+    with torch.no_grad():
+        model.quant_conv.weight.copy_(torch.eye(4).repeat(2, 1)[..., None, None])
+    log_mel = torch.randn(1, 8, 8)
+    assert torch.equal(model(log_mel)[0], log_mel)
+    assert torch.equal(model.encode(log_mel).mean[0, :, 1, 3], log_mel[0, 2:4, 6:8].flatten())
+    with pytest.raises(ValueError, match="patch must be at least 1"):
+        KLVAE(patch=0)
+
+
 def test_mode_and_sample():
     model = small()
     log_mel = torch.randn(1, 16, 8)

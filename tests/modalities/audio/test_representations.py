@@ -61,7 +61,21 @@ def test_latents_are_whitened_modes_and_frozen():
     assert r.decode(x, mixture).shape == mixture.shape
 
 
-@pytest.mark.parametrize("made", [LogRatioPatches((2, 4), depth=3.0, power=1.0), VAELatents(VAE, -5.0, 2.0)])
+def test_latents_are_decoded_relative_to_the_mixture():
+    torch.manual_seed(0)
+    r, plain = VAELatents(VAE, center=-6.0, scale=3.0), VAELatents(VAE, center=-6.0, scale=3.0, relative=False)
+    plain.load_state_dict(r.state_dict())
+    mixture, target = mels()
+    assert torch.equal(r.decode(r.encode(mixture, mixture), mixture), mixture)
+    x = r.encode(target, mixture)
+    decoded = plain.decode(x, mixture)
+    torch.testing.assert_close(decoded, 3 * r.vae.decode(r.statistics.restore(x)) - 6)
+    torch.testing.assert_close(decoded, r.reconstruct(x))
+    rebuilt = 3 * r.vae.decode(r.vae.encode((mixture + 6) / 3).mean) - 6
+    torch.testing.assert_close(r.decode(x, mixture), mixture + (decoded - rebuilt).clamp(max=0))
+
+
+@pytest.mark.parametrize("made", [LogRatioPatches((2, 4), depth=3.0, power=1.0), VAELatents(VAE, -5.0, 2.0, False)])
 def test_descriptions(made):
     again = build_representation(made.config())
     assert again.config() == made.config()
