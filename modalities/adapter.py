@@ -45,22 +45,27 @@ class Adapter(nn.Module, ABC):
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         """Draw samples and return the user's objects; subclasses say which arguments they take."""
 
-    def save(self, folder: str | Path, *, card: dict[str, Any] | None = None) -> Path:
+    def save(
+        self, folder: str | Path, *, card: dict[str, Any] | None = None, max_megabytes: float | None = None
+    ) -> Path:
         """Write model.safetensors, config.json, a README.md card and a manifest of sha256 sums.
 
         Args:
             folder: Created, or replaced if it already holds a saved model; any other content is never overwritten.
             card: Facts for the model card (data, licence, metrics, protocol ...), as plain values.
+            max_megabytes: Round weights to 16 bits, and the largest matrices to 8 until the file is no larger than this
+                many million bytes; default: as they are. Measure afterwards what that cost.
 
         Returns:
             The folder.
 
         Raises:
             ModelFolderError: The folder holds something else.
+            ValueError: The weights do not fit into `max_megabytes`.
         """
         from .storage import save_adapter
 
-        return save_adapter(self, folder, card=card)
+        return save_adapter(self, folder, card=card, max_megabytes=max_megabytes)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -20,28 +20,39 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from .._version import __version__
 from .adapter import Adapter
 from .registry import UnknownAdapter, find
+from .rounding import rounded
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD, MANIFEST = "model.safetensors", "config.json", "README.md", "manifest.json"
+# Names, shapes and places of the tensors take this much of a weight file at most.
+_HEADER, _PER_TENSOR = 1000, 200
 
 
 class ModelFolderError(RuntimeError):
     """A model folder is missing, damaged, of another format, or of an unknown class."""
 
 
-def save_adapter(adapter: Adapter, folder: str | Path, *, card: dict[str, Any] | None = None) -> Path:
+def save_adapter(
+    adapter: Adapter, folder: str | Path, *, card: dict[str, Any] | None = None, max_megabytes: float | None = None
+) -> Path:
     """Write `adapter` into `folder`, all or nothing; see `Adapter.save`."""
-    folder = Path(folder)
+    folder, card = Path(folder), dict(card or {})
+    weights: nn.Module = adapter
+    if max_megabytes is not None:
+        limit = int(max_megabytes * 1e6) - _HEADER - _PER_TENSOR * len(adapter.state_dict())
+        weights, coarse = rounded(adapter, limit)
+        card["weights"] = "rounded to 16 bits" + (f", the {coarse:,} of the largest matrices to 8" if coarse else "")
     if folder.exists() and not is_model_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelFolderError(f"{folder} exists and is not a saved model: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write_files(adapter, new, card or {})
+        _write_files(adapter, weights, new, card)
         _put_in_place(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -103,8 +114,8 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_files(adapter: Adapter, folder: Path, card: dict[str, Any]) -> None:
-    save_model(adapter, str(folder / WEIGHTS))
+def _write_files(adapter: Adapter, weights: nn.Module, folder: Path, card: dict[str, Any]) -> None:
+    save_model(weights, str(folder / WEIGHTS))
     described = {"format": FORMAT, "adapter": adapter.name, "fourfold": __version__, "config": adapter.config()}
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(adapter, card), encoding="utf-8")

@@ -28,7 +28,6 @@ from ..modalities.audio.separation_unet import SeparationUNet
 from ..modalities.audio.separator import Separator
 from ..modalities.audio.yamnet import Yamnet, yamnet_available
 from ..modalities.zoo import load, zoo
-from .checkpoints import read_checkpoint
 from .cli import run_cli
 from .errors import UserError
 from .runs import RunFolder
@@ -104,6 +103,10 @@ class SeparationTask(DiffusionTask):
         known = gain[~gain.isnan()]
         if len(known):
             self.log("val_si_sdri_1_step", known.mean(), prog_bar=True, batch_size=len(known), sync_dist=True)
+
+    def restored(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes what was learnt from the data but is no weight: the sounds."""
+        self.model().sounds = tuple(checkpoint["fourfold"]["config"].get("sounds", ()))
 
     def figures(self) -> dict[str, Figure]:
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -287,27 +290,6 @@ class SeparationTrainer(TaskTrainer):
         model.options = {"candidates": candidates, "temperature": temperature, "guidance": guidance}
         model.baseline, model.clap = baseline, clap
         return super().evaluate(model, datamodule, ckpt_path, num_samples, steps, seed, out)
-
-    def export(
-        self,
-        model: DiffusionTask,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | None = None,
-        out: str | None = None,
-    ) -> Path:
-        """Save a trained model as a folder that fourfold.load reads.
-
-        Args:
-            model: The task.
-            datamodule: Its data, for the protocol in the card.
-            ckpt_path: Checkpoint, or "best" or "last" of --run.
-            out: Folder to write; required.
-        """
-        assert isinstance(model, SeparationTask)
-        if ckpt_path is not None:
-            # What was learnt from the data but is no weight.
-            model.model().sounds = tuple(read_checkpoint(ckpt_path)["fourfold"]["config"].get("sounds", ()))
-        return super().export(model, datamodule, ckpt_path, out)
 
 
 class _Prepare(Callback):

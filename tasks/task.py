@@ -74,6 +74,9 @@ class DiffusionTask(LightningModule):
         self._rate = partial(learning_rate_factor, warmup_steps=warmup_steps, decay_steps=decay_steps)
         self._skipped = 0
 
+    def restored(self, checkpoint: Mapping[str, Any]) -> None:
+        """Called before an export with the checkpoint whose weights were taken, for what is no weight."""
+
     def figures(self) -> dict[str, Figure]:
         """Pictures of what the model can do now, by name; called with averaged weights after each validation epoch."""
         return {}

@@ -101,6 +101,7 @@ class TaskTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         out: str | None = None,
+        max_megabytes: float | None = None,
     ) -> Path:
         """Save a trained model as a folder that fourfold.load reads.
 
@@ -109,17 +110,24 @@ class TaskTrainer(Trainer):
             datamodule: Its data, for the protocol in the card.
             ckpt_path: Checkpoint, or "best" or "last" of --run.
             out: Folder to write; required.
+            max_megabytes: Round weights to 16 bits, and the largest matrices to 8 where the file would be larger.
         """
         if out is None:
             raise UserError("export needs --out FOLDER")
         checkpoint = load_weights(model, ckpt_path)
+        model.restored(checkpoint)
         card = {
             "trained steps": checkpoint.get("global_step"),
             "checkpoint": Path(str(ckpt_path)).name,
             "protocol": getattr(datamodule, "protocol", None),
             "best validation loss": _best_score(checkpoint),
         }
-        folder = model.adapter.save(out, card={k: v for k, v in card.items() if v is not None})
+        try:
+            folder = model.adapter.save(
+                out, card={k: v for k, v in card.items() if v is not None}, max_megabytes=max_megabytes
+            )
+        except ValueError as error:
+            raise UserError(f"--max_megabytes: {error}") from error
         print(folder)
         return folder
 

@@ -12,6 +12,7 @@ import fourfold
 from fourfold.modalities.adapter import Adapter, load
 from fourfold.modalities.convert import UnknownKind
 from fourfold.modalities.registry import UnknownAdapter, find, names, register
+from fourfold.modalities.rounding import rounded, stored_bytes
 from fourfold.modalities.storage import ModelFolderError
 
 
@@ -36,6 +37,42 @@ def test_round_trip(folder):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["model"]
     modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert len(modes) == 1, "who can read the card can read the weights"
+
+
+def test_rounded_weights(tmp_path):
+    torch.manual_seed(1)
+    model = toy.ToyAdapter(width=64)
+    exact = model.state_dict()
+    # 16 bits are within half a unit of the eleventh bit.
+    half = toy.ToyAdapter.load(model.save(tmp_path / "half", max_megabytes=1.0)).state_dict()
+    assert all(torch.equal(half[k], exact[k].half().float()) for k in exact)
+    assert "rounded to 16 bits" in (tmp_path / "half" / "README.md").read_text()
+    # A little too large for that: the largest matrix, and nothing else, has 8 bits.
+    sizes = {k: v.numel() for k, v in exact.items()}
+    largest = max((k for k in exact if exact[k].ndim >= 2), key=sizes.__getitem__)
+    room = 2 * sum(sizes.values()) - 1
+    small, coarse = rounded(model, room)
+    assert coarse == sizes[largest]
+    assert {k for k, v in small.state_dict().items() if v.dtype == torch.float8_e4m3fn} == {largest}
+    assert stored_bytes(small) <= room
+    assert all(torch.equal(v, exact[k]) for k, v in model.state_dict().items()), "the model itself is not touched"
+    limit = (room + 1000 + 200 * len(exact)) / 1e6
+    folder = model.save(tmp_path / "eighth", max_megabytes=limit)
+    read = toy.ToyAdapter.load(folder).state_dict()
+    assert (folder / "model.safetensors").stat().st_size <= limit * 1e6
+    assert torch.equal(read[largest], exact[largest].half().to(torch.float8_e4m3fn).float())
+    assert f"the {coarse:,} of the largest matrices to 8" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="even with 8 bits for every matrix"):
+        model.save(tmp_path / "none", max_megabytes=1e-4)
+    assert not (tmp_path / "none").exists()
+
+
+def test_numbers_beyond_16_bits_are_not_cut(tmp_path):
+    model = toy.ToyAdapter(width=4)
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e5)
+    with pytest.raises(ValueError, match="too large for 16 bits"):
+        model.save(tmp_path / "m", max_megabytes=1.0)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])

@@ -137,6 +137,12 @@ def test_through_a_first_stage(folder: Path, capsys: pytest.CaptureFixture[str])
     assert table["mel-autoencoder"]["mel_error"] > 0
     assert Path("runs/autoencoding/a/reconstructions.png").exists()
     assert autoencoding.main(["export", "--run", "a", "--out", "vae"]) == 0
+    assert autoencoding.main(["export", "--run", "a", "--out", "small", "--max_megabytes=1e-4"]) == 2
+    assert "--max_megabytes: the weights take" in capsys.readouterr().err
+    assert not Path("small").exists()
+    assert autoencoding.main(["export", "--run", "a", "--out", "small", "--max_megabytes=1"]) == 0
+    sizes = [Path(name, "model.safetensors").stat().st_size for name in ("small", "vae")]
+    assert sizes[0] < 0.7 * sizes[1]
     latent = f"{ADAPTER}representation={{name: vae, center: -6.0, scale: 3.0, vae: {VAE}}}"
     assert fit("l", latent, "--model.first_stage=vae") == 0
     trained, first = (
