@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEVELS", "coverage", "crps", "mase", "nd", "quantiles", "seasonal_error"]
+from .predictive_scores import linear_predictive_score
+
+__all__ = ["LEVELS", "coverage", "crps", "linear_predictive_score", "mase", "nd", "quantiles", "seasonal_error"]
 
 LEVELS: tuple[float, ...] = tuple(i / 10 for i in range(1, 10))
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from oracles import covariance, draw, exact_model  # pyright: ignore[reportMissingImports]
 
-from fourfold.modalities.timeseries import Anchored, TSDiff, linear_predictive_score
+from fourfold.modalities.timeseries import Anchored, TSDiff, linear_predictive_score, metrics
 from fourfold.modalities.timeseries.predictive_scores import RidgeForecaster, memorisation, train_on_synthetic
 from fourfold.modalities.timeseries.synthesis import real_windows
 
@@ -64,6 +64,7 @@ def test_ridge_equals_a_least_squares_solution_and_the_score_is_nd() -> None:
     forecast = (np.c_[real[:, :6] / scale, np.ones(30)] @ solution) * scale
     expected = np.abs(forecast - real[:, 6:]).sum() / np.abs(real[:, 6:]).sum()
     assert linear_predictive_score(windows, real, 6) == pytest.approx(expected)
+    assert metrics.linear_predictive_score is linear_predictive_score
     with pytest.raises(ValueError, match="missing"):
         RidgeForecaster.fit(np.full((5, 9), np.nan), 6)
     with pytest.raises(ValueError, match="horizon"):
