@@ -328,8 +328,8 @@ def take_first_stage(model: Separator, source: str) -> None:
     trained = load(source)
     if not isinstance(trained, MelAutoencoder):
         raise UserError(f"model.first_stage: {source} is a {trained.name} model, not a mel-autoencoder")
-    # How latents are decoded is the separator's business.
-    ours, theirs = ({**r.config(), "relative": None} for r in (representation, trained.latents))
+    # How latents are used is the separator's business.
+    ours, theirs = ({k: r.config()[k] for k in ("vae", "center", "scale")} for r in (representation, trained.latents))
     if ours != theirs or model.front.settings != trained.front.settings:
         raise UserError(f"model.first_stage: {source} is {theirs} on {trained.front.config()}, the model wants {ours}")
     representation.load_state_dict(trained.latents.state_dict())

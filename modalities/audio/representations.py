@@ -15,7 +15,8 @@ mode of its posterior, not a sample. They are decoded relative to the mixture,
 .. math:: \hat S = X + \min\big(D(\hat z) - D(E(X)),\, 0\big) \quad\text{(of log-mels)},
 
 since what the autoencoder loses of a sound, it loses of the mixture where that sound dominates it: there the difference
-vanishes, and the mixture passes untouched. As published, S is D(z) itself.
+vanishes, and the mixture passes untouched. As published, S is D(z) itself. With `residual` states are differences
+E(S) - E(X), zero where nothing is to be done; errors are weighted as above, by the loudness of a latent's bins.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .klvae import KLVAE, LatentStatistics
 
@@ -147,6 +149,9 @@ class VAELatents(nn.Module):
         center: Subtracted from log-mels before encoding; 0 as published.
         scale: Divides them afterwards; 1 as published.
         relative: Whether estimates are decoded relative to the mixture.
+        residual: Whether states are differences from the mixture's latent.
+        floor: Weight of silent bins.
+        power: Weights are the mean of (X / max X)^power over a latent's bins, plus floor; 0 counts every entry alike.
     """
 
     name = "vae"
@@ -157,11 +162,17 @@ class VAELatents(nn.Module):
         center: float = 0.0,
         scale: float = 1.0,
         relative: bool = True,
+        residual: bool = False,
+        floor: float = 0.05,
+        power: float = 0.0,
     ) -> None:
         super().__init__()
+        if scale <= 0 or floor < 0 or power < 0:
+            raise ValueError(f"need scale > 0, floor >= 0, power >= 0; got {scale}, {floor}, {power}")
         self.vae = KLVAE(**dict(vae or {})).requires_grad_(False)
         self.statistics = LatentStatistics(self.vae.latent_channels)
-        self.center, self.scale, self.relative = center, scale, relative
+        self.center, self.scale, self.relative, self.residual = center, scale, relative, residual
+        self.floor, self.power = floor, power
         self.channels = self.condition_channels = self.vae.latent_channels
         self.factors = (self.vae.downsampling, self.vae.downsampling)
 
@@ -173,6 +184,9 @@ class VAELatents(nn.Module):
             "center": self.center,
             "scale": self.scale,
             "relative": self.relative,
+            "residual": self.residual,
+            "floor": self.floor,
+            "power": self.power,
         }
 
     @torch.no_grad()
@@ -182,22 +196,30 @@ class VAELatents(nn.Module):
 
     def encode(self, target: Tensor, mixture: Tensor) -> Tensor:
         """See :class:`Representation`; the mode as well."""
-        return self.condition(target)
+        state = self.condition(target)
+        return state - self.condition(mixture) if self.residual else state
 
-    def weights(self, mixture: Tensor) -> None:
-        """Every entry counts alike."""
-        return
+    def weights(self, mixture: Tensor) -> Tensor | None:
+        """See :class:`Representation`; None where every entry counts alike."""
+        if self.power == 0:
+            return None
+        loudness = (self.power * (mixture - mixture.amax((1, 2), keepdim=True))).exp()
+        pooled = functional.avg_pool2d(loudness[:, None], self.factors)
+        return (pooled + self.floor).expand(-1, self.channels, -1, -1)
 
     def decode(self, state: Tensor, mixture: Tensor) -> Tensor:
         """See :class:`Representation`."""
-        estimate = self.reconstruct(state)
+        if not (self.relative or self.residual):
+            return self.reconstruct(state)
+        shown = self.condition(mixture)
+        estimate = self.reconstruct(state + shown if self.residual else state)
         if not self.relative:
             return estimate
-        return mixture + (estimate - self.reconstruct(self.condition(mixture))).clamp(max=0)
+        return mixture + (estimate - self.reconstruct(shown)).clamp(max=0)
 
-    def reconstruct(self, state: Tensor) -> Tensor:
-        """What the autoencoder makes of a state: log-mel `(B, T, bands)`."""
-        return self.vae.decode(self.statistics.restore(state)) * self.scale + self.center
+    def reconstruct(self, latent: Tensor) -> Tensor:
+        """What the autoencoder makes of whitened latents: log-mel `(B, T, bands)`."""
+        return self.vae.decode(self.statistics.restore(latent)) * self.scale + self.center
 
 
 _KINDS: dict[str, Any] = {"log-ratio": LogRatioPatches, "vae": VAELatents}

@@ -75,6 +75,34 @@ def test_latents_are_decoded_relative_to_the_mixture():
     torch.testing.assert_close(r.decode(x, mixture), mixture + (decoded - rebuilt).clamp(max=0))
 
 
+def test_latents_as_differences_from_the_mixture():
+    torch.manual_seed(0)
+    plain, r = VAELatents(VAE), VAELatents(VAE, residual=True)
+    r.load_state_dict(plain.state_dict())
+    mixture, target = mels()
+    assert not r.encode(mixture, mixture).any()
+    x = r.encode(target, mixture)
+    torch.testing.assert_close(x + r.condition(mixture), plain.encode(target, mixture))
+    torch.testing.assert_close(r.decode(x, mixture), plain.decode(plain.encode(target, mixture), mixture))
+    direct = VAELatents(VAE, relative=False, residual=True)
+    direct.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(direct.decode(x, mixture), plain.reconstruct(plain.condition(target)))
+
+
+def test_loud_latents_weigh_more():
+    r = VAELatents(VAE, floor=0.05, power=0.5)
+    mixture = torch.full((1, 4, 4), -20.0)
+    mixture[0, 0, 0] = 0.0
+    mixture[0, 3, 1] = -4.0
+    quiet = 2.718281828**-10
+    places = [[0.25 + 0.75 * quiet, quiet], [0.25 * 2.718281828**-2 + 0.75 * quiet, quiet]]
+    weights = r.weights(mixture)
+    torch.testing.assert_close(weights, (torch.tensor(places) + 0.05).expand(1, 3, 2, 2))
+    assert weights.shape == r.encode(mixture, mixture).shape
+    with pytest.raises(ValueError, match="power >= 0"):
+        VAELatents(VAE, power=-1.0)
+
+
 @pytest.mark.parametrize("made", [LogRatioPatches((2, 4), depth=3.0, power=1.0), VAELatents(VAE, -5.0, 2.0, False)])
 def test_descriptions(made):
     again = build_representation(made.config())
