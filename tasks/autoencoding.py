@@ -54,10 +54,14 @@ class AutoencodingTask(DiffusionTask):
     def measure(
         self, datamodule: LightningDataModule, out: Path, *, num_samples: int, steps: int | None, seed: int
     ) -> Mapping[str, Mapping[str, float]]:
-        """Errors in dB, and SI-SDR of the mixture-phase mask through the autoencoder beside the oracle mask."""
+        """Errors in dB, and SI-SDR of the mixture-phase mask through the autoencoder beside the oracle mask.
+
+        Decoded relative to the mixture, as separators do it, and not.
+        """
         data = audio_module(datamodule, self.model())
         data.test_size = num_samples
-        rows: dict[str, list[dict[str, Tensor]]] = {"mel-autoencoder": [], "oracle ratio mask": [], "mixture": []}
+        names = ("mel-autoencoder", "mel-autoencoder, not relative", "oracle ratio mask", "mixture")
+        rows: dict[str, list[dict[str, Tensor]]] = {name: [] for name in names}
         front = self.model().front
         last: dict[str, Tensor] = {}
         for batch in data.test_dataloader():
@@ -66,9 +70,12 @@ class AutoencodingTask(DiffusionTask):
             rebuilt, latents = self.model().sample(target), self.model().latents
             mixture = front(batch.mixture)
             decoded = latents.decode(latents.encode(target, mixture), mixture)
-            through = MixturePhaseMask(front)(decoded, batch.mixture[:, None])[:, 0]
+            relative, direct = (
+                MixturePhaseMask(front)(mel, batch.mixture[:, None])[:, 0] for mel in (decoded, rebuilt)
+            )
             estimates = {
-                "mel-autoencoder": (rebuilt, through),
+                "mel-autoencoder": (decoded, relative),
+                "mel-autoencoder, not relative": (rebuilt, direct),
                 "oracle ratio mask": (target, oracle_ratio_mask(batch.target, batch.mixture, front)),
                 "mixture": (mixture, batch.mixture),
             }

@@ -284,7 +284,7 @@ def separation(out: Path, short: bool) -> Section:
     from .separate import load_separator
     from .trainer import format_table
 
-    name = "flowsep-synthetic"
+    name = "flowsep-vae-synthetic"
     data = SeparationDataModule(test_size=4 if short else 30)
     data.setup()
     print(f"{name} from the zoo, on mixtures it has never heard, beside its baselines", flush=True)
