@@ -1,7 +1,7 @@
 """Dates out of a column of a table, read in one way from its first row to its last."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def _parse(column: pd.Series, texts: pd.Series, source: str) -> pd.Series:
     if texts.str.fullmatch(r"\d{4}-?[Qq][1-4]").all():
         quarters = pd.PeriodIndex(texts.str.replace("-", "").str.upper(), freq="Q")
         return pd.Series(quarters.to_timestamp(), index=texts.index)
-    forms = [form for form in _forms() if _strict(texts.iloc[:1], form).notna().all()]
+    forms = [form for form in _forms() if _fits(texts.iloc[0], form)]
     read = {form: _strict(texts, form) for form in forms}
     whole = {form: stamps for form, stamps in read.items() if stamps.notna().all()}
     if not whole:
@@ -134,6 +134,14 @@ def _parse(column: pd.Series, texts: pd.Series, source: str) -> pd.Series:
 
 def _forms() -> list[str]:
     return [f"{day}{gap}{time}" for day in _DAYS for time in _TIMES for gap in ((" ", "T") if time else ("",))]
+
+
+def _fits(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
 
 
 def _strict(texts: pd.Series, form: str) -> pd.Series:
