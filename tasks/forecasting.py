@@ -96,7 +96,7 @@ class ForecastingTask(DiffusionTask):
         """Unconditional windows in scaled units: samples.npz and samples.png."""
         data = _data_of(datamodule)
         model, first = self.model(), next(histories(data.train[:1]))
-        options = {"start": first.start} if model.calendar else {}
+        options: dict[str, Any] = {"start": first.start} if model.calendar else {}
         if model.dynamic_features and first.dynamic is not None:
             options["dynamic"] = first.dynamic[: model.context_length + model.prediction_length]
         if model.static_features:

@@ -132,10 +132,11 @@ def _read_part(path: Path, part: str, facts: RepositorySet) -> list[Entry]:
 
 def _covariates(record: Mapping[str, Any]) -> tuple[Any, Any]:
     """`feat_dynamic_real` and `feat_static_real` of a record, None where it has none."""
-    return tuple(
+    dynamic, static = (
         None if record.get(name) is None else np.asarray(record[name], dtype=np.float64)
         for name in ("feat_dynamic_real", "feat_static_real")
     )
+    return dynamic, static
 
 
 def _documents(path: Path, part: str) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ class Dates:
     freq: str | None = None
 
 
-def date_column(frame: pd.DataFrame, skip: set[str | None]) -> str | None:
+def date_column(frame: Any, skip: set[str | None]) -> str | None:
     """The first column, numbers and `skip` aside, of which every value is a date in ISO 8601."""
     for name in frame.columns:
         if name in skip or pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().any():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,9 @@ def series_from_frame(
     stamps = _moments(dates, names, freq, notes)
     table = pd.DataFrame({**columns, **{_NAME: names, _STAMP: stamps.to_numpy()}})
     _refuse_duplicates(table, source, item)
-    groups = {str(name): rows.set_index(_STAMP).sort_index() for name, rows in table.groupby(_NAME, sort=True)}
+    groups: dict[str, Any] = {
+        str(name): rows.set_index(_STAMP).sort_index() for name, rows in table.groupby(_NAME, sort=True)
+    }
     model = None
     if freq is None and dates.freq is not None:
         freq = dates.freq
@@ -190,9 +193,7 @@ def _names(frame: pd.DataFrame, item: str | None, target: str, source: str) -> N
     return frame[item].astype(str).to_numpy(object)
 
 
-def _dates(
-    frame: pd.DataFrame, taken: set[str | None], time: str | None, source: str, time_format: str | None
-) -> Dates:
+def _dates(frame: Any, taken: set[str | None], time: str | None, source: str, time_format: str | None) -> Dates:
     if time is None and isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex):
         return read_dates(pd.Series(frame.index, index=frame.index, name=frame.index.name or "index"), source)
     time = time or date_column(frame, taken)
@@ -228,7 +229,7 @@ def _refuse_duplicates(table: pd.DataFrame, source: str, item: str | None) -> No
         )
 
 
-def _infer(groups: dict[str, pd.DataFrame], source: str) -> tuple[str, str | None]:
+def _infer(groups: dict[str, Any], source: str) -> tuple[str, str | None]:
     """The frequency of most rows, and the longest series that has it."""
     longest = sorted(groups.items(), key=lambda group: -len(group[1]))
     own = {name: _own_frequency(pd.DatetimeIndex(rows.index)) for name, rows in longest[:200]}
@@ -253,7 +254,7 @@ def _infer(groups: dict[str, pd.DataFrame], source: str) -> tuple[str, str | Non
     return _name_of(usual), None
 
 
-def _own_frequency(stamps: pd.DatetimeIndex) -> str | None:
+def _own_frequency(stamps: Any) -> str | None:
     """The frequency of one series by itself, with gaps or without; None if it shows none."""
     if len(stamps) < 2:
         return None
@@ -279,7 +280,9 @@ def _own_frequency(stamps: pd.DatetimeIndex) -> str | None:
 def _usual_step(steps: NDArray[np.timedelta64]) -> tuple[pd.Timedelta, float]:
     """The most common step and its share."""
     kinds, counts = np.unique(steps, return_counts=True)
-    return pd.Timedelta(kinds[counts.argmax()]), float(counts.max() / counts.sum())
+    usual = pd.Timedelta(kinds[counts.argmax()])
+    assert isinstance(usual, pd.Timedelta)
+    return usual, float(counts.max() / counts.sum())
 
 
 def _name_of(step: pd.Timedelta) -> str:
@@ -288,7 +291,7 @@ def _name_of(step: pd.Timedelta) -> str:
     return offset.freqstr
 
 
-def _regular(rows: pd.DataFrame, freq: str, period: str, name: str, model: str | None, source: str) -> pd.DataFrame:
+def _regular(rows: Any, freq: str, period: str, name: str, model: str | None, source: str) -> Any:
     """The rows of a series on the whole grid, NaN where they are absent.
 
     Args:
@@ -326,7 +329,7 @@ def _regular(rows: pd.DataFrame, freq: str, period: str, name: str, model: str |
     return rows.set_axis(periods).reindex(pd.period_range(periods[0], periods[-1], freq=periods.freq))
 
 
-def _other_frequency(stamps: pd.DatetimeIndex, freq: str, period: str, off: bool) -> str | None:
+def _other_frequency(stamps: Any, freq: str, period: str, off: bool) -> str | None:
     """The frequency a series shows by itself if it is clearly another one than `freq`."""
     own = _own_frequency(stamps)
     if own is None or same_step(own, freq) or first_off_grid(stamps, own) is not None:
@@ -345,7 +348,7 @@ def _other_frequency(stamps: pd.DatetimeIndex, freq: str, period: str, off: bool
     return own if usual and (np.diff(coarse.asi8) == 1).any() else None
 
 
-def _clock(stamps: pd.DatetimeIndex, off: int, freq: str) -> str:
+def _clock(stamps: Any, off: int, freq: str) -> str:
     """A hint where dates are an hour off, as local times are after a change of clocks."""
     if is_daily_or_coarser(freq):
         return ""
@@ -355,7 +358,7 @@ def _clock(stamps: pd.DatetimeIndex, off: int, freq: str) -> str:
 
 
 def _covariates(
-    rows: pd.DataFrame, target: str, dynamic: Sequence[str], name: str, source: str
+    rows: Any, target: str, dynamic: Sequence[str], name: str, source: str
 ) -> tuple[pd.Series, NDArray[np.float64] | None]:
     """Values of a series `(T,)` and its covariates `(F, T')`: rows after its last value are its future."""
     values = rows[target]

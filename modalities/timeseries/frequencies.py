@@ -74,7 +74,7 @@ def is_daily_or_coarser(freq: str) -> bool:
     return not isinstance(offset, offsets.Tick) or offset.nanos % pd.Timedelta(days=1).value == 0
 
 
-def first_off_grid(stamps: pd.DatetimeIndex, freq: str) -> int | None:
+def first_off_grid(stamps: Any, freq: str) -> int | None:
     """Position of the first date that does not lie on the grid of a frequency through the first date; None if all do.
 
     Dates may be absent. Fixed steps and weeks count from the first date; business days must not be weekends; dates of
@@ -82,7 +82,7 @@ def first_off_grid(stamps: pd.DatetimeIndex, freq: str) -> int | None:
     weekday).
 
     Args:
-        stamps: ascending, without time zone.
+        stamps: a DatetimeIndex, ascending, without time zone.
         freq: as for :func:`period_frequency`.
     """
     offset = _offset(freq)
@@ -103,7 +103,7 @@ def first_off_grid(stamps: pd.DatetimeIndex, freq: str) -> int | None:
     return None if None in firsts else max(first for first in firsts if first is not None)
 
 
-def _broken_rules(stamps: pd.DatetimeIndex) -> list[NDArray[np.bool_]]:
+def _broken_rules(stamps: Any) -> list[NDArray[np.bool_]]:
     """For every rule of a day in a month: which dates break it."""
     day, length = stamps.day.to_numpy(), stamps.days_in_month.to_numpy()
     weekday, to_end = stamps.dayofweek.to_numpy(), length - day
@@ -132,7 +132,7 @@ def _step(freq: str) -> tuple[str, int]:
 
 def _offset(freq: str) -> Any:
     count, name, anchor = _parts(freq)
-    offset = to_offset(f"{count}{_OLD_NAMES.get(name, name)}{anchor}")
+    offset: Any = to_offset(f"{count}{_OLD_NAMES.get(name, name)}{anchor}")
     if offset is None or offset.n < 1:
         raise ValueError("steps must go forward")
     if not isinstance(offset, offsets.Tick):
@@ -146,7 +146,7 @@ def _parts(freq: str) -> tuple[str, str, str]:
 
 
 def _kind(offset: Any) -> str:
-    if isinstance(offset, offsets.Week) and offset.weekday is not None:
+    if isinstance(offset, offsets.Week) and offset.rule_code != "W":
         return "W"
     if isinstance(offset, offsets.BusinessDay):
         return "B"

@@ -91,9 +91,11 @@ def start_of(entry: Mapping[str, Any], name: str, freq: str | None) -> "pd.Perio
             f"freq='h'), got {start!r}"
         )
     try:
-        stamp = pd.Timestamp(start)
+        stamp: Any = pd.Timestamp(start)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: `start` is no date: {start!r}") from error
+    if stamp is pd.NaT:
+        raise ValueError(f"{name}: `start` is no date: {start!r}")
     if stamp.tzinfo is not None:
         stamp = (stamp if is_daily_or_coarser(freq) else stamp.tz_convert("UTC")).tz_localize(None)
     return stamp.to_period(period_frequency(freq))
