@@ -158,3 +158,15 @@ def test_data_module_takes_lengths_from_the_model(tmp_path: Path) -> None:
     wrong.bind(TSDiff(6, 12, hidden=8, modes=2))
     with pytest.raises(DataError, match="judged on 24 steps, the model forecasts 6"):
         wrong.setup()
+
+
+def test_covariates_of_files_are_kept(tmp_path: Path) -> None:
+    for part, length in (("train", 100), ("test", 130)):
+        (tmp_path / "wiki2000_nips" / part).mkdir(parents=True)
+        line = {"start": "2020-01-01", "target": [*range(length)], "feat_dynamic_real": [[0.5] * length]}
+        text = json.dumps({**line, "feat_static_real": [1, 2]})
+        (tmp_path / "wiki2000_nips" / part / "data.json").write_text(text)
+    data = load_dataset("wiki2000_nips", tmp_path)
+    assert data.test[0]["feat_dynamic_real"].shape == (1, 130)
+    assert data.inputs()[0]["feat_dynamic_real"].shape == (1, 130)
+    assert data.train[0]["feat_static_real"].tolist() == [1, 2]

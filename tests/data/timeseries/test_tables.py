@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,56 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="not a readable CSV"):
         read_csv(tmp_path / "empty.csv", "y")
+
+
+def covered() -> pd.DataFrame:
+    """30 hours of two series, of which the second ends 4 hours earlier than its covariates, the first 2."""
+    a = frame(shop="a", promo=np.arange(30.0), price=1.5, size=3).assign(y=[*range(28), np.nan, np.nan])
+    b = frame(shop="b", promo=-np.arange(30.0), price=2.5, size=4).assign(y=[*range(26), *[np.nan] * 4])
+    return pd.concat([a, b])
+
+
+def test_covariates_reach_beyond_the_last_value() -> None:
+    read = series_from_frame(covered(), "y", item="shop", dynamic=["promo", "price"], static=["size"])
+    first, second = read.series
+    assert [len(s["target"]) for s in read.series] == [28, 26]
+    assert first["feat_dynamic_real"].tolist() == [list(range(30)), [1.5] * 30]
+    assert second["feat_dynamic_real"].shape == (2, 30)
+    assert [s["feat_static_real"].tolist() for s in read.series] == [[3], [4]]
+    without = series_from_frame(covered(), "y", item="shop")
+    assert [len(s["target"]) for s in without.series] == [30, 30]
+    assert "feat_dynamic_real" not in without.series[0]
+
+
+def test_values_missing_in_between_keep_their_covariates() -> None:
+    table = covered().assign(y=lambda t: t["y"].where(t["y"] != 7))
+    read = series_from_frame(table, "y", item="shop", dynamic=["promo"])
+    assert np.flatnonzero(np.isnan(read.series[0]["target"])).tolist() == [7]
+    assert read.series[0]["feat_dynamic_real"][0].tolist() == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[[i for i in range(60) if i != 40]], "'promo' of series 'b' is unknown at 2024-01-01 10:00"),
+        (
+            lambda t: t.assign(promo=t["promo"].where(t["promo"] != 28)),
+            "'promo' of series 'a' is unknown at 2024-01-02 04",
+        ),
+        (lambda t: t.assign(promo="yes"), "column 'promo' holds 'yes', not a number"),
+        (
+            lambda t: t.assign(size=t["promo"]),
+            "static covariate 'size' of series 'a' must be one number in all its rows",
+        ),
+        (lambda t: t.assign(size=np.nan), "static covariate 'size' of series 'a'"),
+        (lambda t: t.drop(columns="promo"), r"no column 'promo' \(asked for as dynamic\)"),
+    ],
+)
+def test_covariates_have_to_be_known(change: Callable, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        series_from_frame(change(covered()), "y", item="shop", dynamic=["promo"], static=["size"])
+
+
+def test_the_target_is_no_covariate() -> None:
+    with pytest.raises(DataError, match="'y' of the table is the target"):
+        series_from_frame(covered(), "y", item="shop", dynamic=["y"])
