@@ -1,6 +1,7 @@
 """The Lightning data module of forecasting: named data sets or a user's CSV file, random training windows, held-out
 validation."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from ...modalities.timeseries.frequencies import period_frequency
 from ...modalities.timeseries.windows import Part, RandomWindows, ValidationWindows, WindowError, split_series
 from ..errors import DataError
 from ..resume import FreshSampler, eval_loader, train_loader
@@ -261,7 +263,9 @@ def _latest(data: ForecastingData) -> list[Entry]:
 def _season(freq: str) -> int:
     from gluonts.time_feature import get_seasonality
 
+    # GluonTS knows the ends of months and quarters, not their business days and the like.
+    name = re.sub(r"^(\d*)([MQY])(-.*)?$", r"\1\2E", period_frequency(freq))
     try:
-        return max(1, get_seasonality(freq))
+        return max(1, get_seasonality(name))
     except (ValueError, KeyError):
         return 1

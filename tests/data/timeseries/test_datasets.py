@@ -170,3 +170,27 @@ def test_covariates_of_files_are_kept(tmp_path: Path) -> None:
     assert data.test[0]["feat_dynamic_real"].shape == (1, 130)
     assert data.inputs()[0]["feat_dynamic_real"].shape == (1, 130)
     assert data.train[0]["feat_static_real"].tolist() == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*inferred:UserWarning")
+@pytest.mark.parametrize(
+    ("freq", "season"),
+    [
+        ("h", 24),
+        ("B", 5),
+        ("W-WED", 1),
+        ("MS", 12),
+        ("BME", 12),
+        ("WOM-3FRI", 12),
+        ("QS-FEB", 4),
+        ("BQE", 4),
+        ("2MS", 6),
+    ],
+)
+def test_the_season_of_a_frequency_is_that_of_its_periods(freq: str, season: int, tmp_path: Path) -> None:
+    stamps = pd.date_range("2000-01-01", periods=60, freq=freq)
+    pd.DataFrame({"t": stamps, "v": np.sin(np.arange(60))}).to_csv(tmp_path / "s.csv", index=False)
+    module = ForecastingDataModule(csv=str(tmp_path / "s.csv"), target="v")
+    module.bind(TSDiff(6, 12, hidden=8, modes=2))
+    module.setup()
+    assert module.data.season == season
