@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from inspect import signature
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +95,13 @@ class ForecastingTask(DiffusionTask):
     ) -> list[Path]:
         """Unconditional windows in scaled units: samples.npz and samples.png."""
         data = _data_of(datamodule)
-        options = {"start": data.train[0]["start"]} if self.model().calendar else {}
-        windows = self.model().sample(num_samples, seed=seed, steps=steps, **options)
+        model, first = self.model(), next(histories(data.train[:1]))
+        options: dict[str, Any] = {"start": first.start} if model.calendar else {}
+        if model.dynamic_features and first.dynamic is not None:
+            options["dynamic"] = first.dynamic[: model.context_length + model.prediction_length]
+        if model.static_features:
+            options["static"] = first.static
+        windows = model.sample(num_samples, seed=seed, steps=steps, **options)
         out.mkdir(parents=True, exist_ok=True)
         np.savez(out / "samples.npz", windows=windows, seed=seed)
         c = self.model().context_length
@@ -143,6 +151,7 @@ class ForecastingTrainer(TaskTrainer):
         seed: int = 0,
         out: str | None = None,
         csv_samples: bool = False,
+        horizon: int | None = None,
     ) -> list[Path]:
         """Forecast what comes after the end of each series.
 
@@ -158,14 +167,17 @@ class ForecastingTrainer(TaskTrainer):
             seed: Seed of the samples.
             out: Folder to write into; default: forecasts/ in the run folder.
             csv_samples: Also write every sample into samples.csv.
+            horizon: Steps to forecast; default: those the model was trained for. More are made block by block.
         """
         data = self.prepare(model, datamodule, ckpt_path)
         assert isinstance(model, ForecastingTask)
         assert isinstance(data, ForecastingDataModule)
         folder = self._out(out, "forecasts")
+        wanted = _horizon(model.model(), horizon)
         known = _forecastable(list(histories(data.future)), model.model().context_length)
+        _need_future(model.model(), known, wanted.get("prediction_length", model.model().prediction_length))
         with torch.no_grad():
-            samples = _forecasts(model.model(), known, num_samples, steps, seed)
+            samples = _forecasts(model.model(), known, num_samples, steps, seed, **wanted)
         files = _write(folder, known, samples, seed, csv_samples)
         charts = [_chart(h, s, None) for h, s in zip(known[:12], samples[:12], strict=True)]
         files.append(save_figure(fan_charts(charts), folder / "forecasts.png"))
@@ -200,10 +212,11 @@ def score(
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The command line. `--data FILE.csv --target COLUMN [--time] [--item] [--freq]` are short for the keys `data.*`.
+    """The command line. `--data FILE.csv --target COLUMN [--time] [--time_format] [--item] [--freq] [--dynamic A,B]
+    [--static C,D]` are short for the keys `data.*`.
 
     `predict` on a CSV file without trained weights trains first, by the configuration given (default:
-    forecasting/tsdiff-csv), in a run folder named after the file.
+    forecasting/tsdiff-csv), in a new run folder named after the file (FILE, FILE-2, ...).
     """
     # Business-day periods are what GluonTS uses; pandas announces their end with every touch.
     warnings.filterwarnings("ignore", message=".*(BDay|PeriodDtype).*deprecated", category=FutureWarning)
@@ -218,8 +231,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _train_first(words: list[str], csv: str) -> list[str]:
-    run = str(Path("runs") / "forecasting" / Path(csv).stem)
-    options, predicting = [], {"--num_samples", "--steps", "--seed", "--out", "--csv_samples"}
+    run = str(_fresh(Path("runs") / "forecasting" / Path(csv).stem))
+    options, predicting = [], {"--num_samples", "--steps", "--seed", "--out", "--csv_samples", "--horizon"}
     rest = iter(words[1:])
     for word in rest:
         name, has_value = word.partition("=")[::2]
@@ -235,24 +248,42 @@ def _train_first(words: list[str], csv: str) -> list[str]:
         "forecasting",
         ForecastingTask,
         ForecastingDataModule,
-        ["fit", *options, "--run", run, "--overwrite"],
+        ["fit", *options, "--run", run],
         trainer_class=ForecastingTrainer,
     )
     return [] if status else [*words, "--run", run]
 
 
+def _fresh(folder: Path) -> Path:
+    """The folder, or the first of FOLDER-2, FOLDER-3, ... if there is one already."""
+    numbered = (folder.with_name(f"{folder.name}-{i}") for i in count(2))
+    return next(path for path in chain((folder,), numbered) if not path.exists())
+
+
 def _spell_out(words: list[str]) -> list[str]:
-    """`--data my.csv --target y` -> `--data.csv my.csv --data.target y`."""
-    short = {"--target": "--data.target", "--time": "--data.time", "--item": "--data.item", "--freq": "--data.freq"}
-    spelled = []
+    """`--data my.csv --target y --dynamic a,b` -> `--data.csv my.csv --data.target y --data.dynamic ["a","b"]`."""
+    short = {f"--{name}": f"--data.{name}" for name in ("target", "time", "item", "freq", "time_format")}
+    lists = {"--dynamic", "--static", "--data.dynamic", "--data.static"}
+    spelled, listed = [], False
     for i, word in enumerate(words):
+        if listed:
+            spelled.append(_list(word))
+            listed = False
+            continue
         name, equals, value = word.partition("=")
         following = value if equals else (words[i + 1] if i + 1 < len(words) else "")
         if name == "--data" and following.lower().endswith((".csv", ".csv.gz", ".txt")):
             spelled.append("--data.csv" + equals + value)
+        elif name in lists:
+            spelled.append(f"--data.{name.rpartition('.')[2].lstrip('-')}" + equals + (_list(value) if equals else ""))
+            listed = not equals
         else:
             spelled.append(short.get(name, name) + equals + value)
     return spelled
+
+
+def _list(value: str) -> str:
+    return value if value.startswith("[") else json.dumps([name.strip() for name in value.split(",")])
 
 
 def _value(words: Sequence[str], name: str) -> str | None:
@@ -265,12 +296,33 @@ def _value(words: Sequence[str], name: str) -> str | None:
 
 
 def _forecasts(
-    model: Forecaster, known: Sequence[History], num_samples: int, steps: int | None, seed: int
+    model: Forecaster, known: Sequence[History], num_samples: int, steps: int | None, seed: int, **options: int
 ) -> list[NDArray[np.float64]]:
     try:
-        return list(model.forecast_histories(known, num_samples, steps=steps, seed=seed))
+        return list(model.forecast_histories(known, num_samples, steps=steps, seed=seed, **options))
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def _horizon(model: Forecaster, horizon: int | None) -> dict[str, int]:
+    """The option of the model that sets its horizon; none for that it was built for."""
+    if horizon is None or horizon == model.prediction_length:
+        return {}
+    if horizon < 1:
+        raise UserError(f"--horizon must be at least 1, got {horizon}")
+    if "prediction_length" not in signature(model.forecast_histories).parameters:
+        raise UserError(f"{model.name} forecasts the {model.prediction_length} steps it was trained for, not {horizon}")
+    return {"prediction_length": horizon}
+
+
+def _need_future(model: Forecaster, known: Sequence[History], horizon: int) -> None:
+    for h in known if model.dynamic_features else ():
+        ahead = 0 if h.dynamic is None else len(h.dynamic) - len(h.values)
+        if ahead < horizon:
+            raise DataError(
+                f"series {h.item_id!r}: covariates are known for {max(ahead, 0)} steps after its last value, a "
+                f"forecast of {horizon} steps needs {horizon}: add rows with the covariates and an empty target"
+            )
 
 
 def _forecastable(known: list[History], context: int) -> list[History]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,13 @@ def load_weights(model: DiffusionTask, ckpt_path: str | Path | None) -> dict[str
 
 
 def format_table(metrics: dict[str, dict[str, float]]) -> str:
-    """Metrics by method as aligned text."""
+    """Metrics by method as aligned text, - where there is none or it is NaN."""
     names = list(dict.fromkeys(name for row in metrics.values() for name in row))
     rows = [["", *names]]
-    rows += [[m, *(f"{row[n]:.5g}" if n in row else "-" for n in names)] for m, row in metrics.items()]
+    rows += [
+        [m, *("-" if math.isnan(row.get(n, math.nan)) else f"{row[n]:.5g}" for n in names)]
+        for m, row in metrics.items()
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 

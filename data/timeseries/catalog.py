@@ -9,7 +9,7 @@ import gzip
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -119,7 +119,8 @@ def _read_part(path: Path, part: str, facts: RepositorySet) -> list[Entry]:
                 record = json.loads(line)
                 target = [np.nan if v in (None, "NaN") else v for v in record["target"]]
                 item_id = str(record.get("item_id", len(entries)))
-                entries.append(entry(target, first_period(record["start"], facts.freq), item_id))
+                start = first_period(record["start"], facts.freq)
+                entries.append(entry(target, start, item_id, *_covariates(record)))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{source}, line {number}: not a series with `start` and `target` ({error})") from error
     if not entries:
@@ -127,6 +128,15 @@ def _read_part(path: Path, part: str, facts: RepositorySet) -> list[Entry]:
             f"{path} holds no {part} series: expected {part}/*.json (or *.json.gz) with one JSON object per line"
         )
     return entries
+
+
+def _covariates(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """`feat_dynamic_real` and `feat_static_real` of a record, None where it has none."""
+    dynamic, static = (
+        None if record.get(name) is None else np.asarray(record[name], dtype=np.float64)
+        for name in ("feat_dynamic_real", "feat_static_real")
+    )
+    return dynamic, static
 
 
 def _documents(path: Path, part: str) -> Iterator[tuple[str, str]]:
@@ -165,6 +175,11 @@ def _download(name: str, facts: RepositorySet, folder: Path) -> tuple[list[Entry
 def _from_gluonts(dataset: Any, facts: RepositorySet) -> list[Entry]:
     # The repository numbers rolling windows on: item_id is kept only if it is given.
     return [
-        entry(record["target"], first_period(record["start"], facts.freq), str(record.get("item_id", index)))
+        entry(
+            record["target"],
+            first_period(record["start"], facts.freq),
+            str(record.get("item_id", index)),
+            *_covariates(record),
+        )
         for index, record in enumerate(dataset)
     ]

@@ -13,7 +13,8 @@ from ..errors import DataError
 __all__ = ["Entry", "ForecastingData", "entry", "first_period", "judgeable", "rolling_windows", "truth_of"]
 
 Entry = dict[str, Any]
-"""A GluonTS data entry: `target` (float64, NaN where missing), `start` (pd.Period) and `item_id`."""
+"""A GluonTS data entry: `target` (float64, NaN where missing), `start` (pd.Period), `item_id` and, where there are
+covariates, `feat_dynamic_real` and `feat_static_real`."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,28 @@ class ForecastingData:
         return truth_of(self.test, self.prediction_length)
 
 
-def entry(target: NDArray[np.floating] | Sequence[float], start: pd.Period, item_id: str) -> Entry:
-    """A GluonTS data entry."""
-    return {"target": np.asarray(target, dtype=np.float64), "start": start, "item_id": item_id}
+def entry(
+    target: NDArray[np.floating] | Sequence[float],
+    start: pd.Period,
+    item_id: str,
+    dynamic: Any = None,
+    static: Any = None,
+) -> Entry:
+    """A GluonTS data entry.
+
+    Args:
+        target: shape `(T,)`.
+        start: period of the first value.
+        item_id: name of the series.
+        dynamic: covariates known for the future too, shape `(F, T')` with T' >= T, or None.
+        static: covariates of the series, shape `(F,)`, or None.
+    """
+    made = {"target": np.asarray(target, dtype=np.float64), "start": start, "item_id": item_id}
+    if dynamic is not None:
+        made["feat_dynamic_real"] = np.asarray(dynamic, dtype=np.float64)
+    if static is not None:
+        made["feat_static_real"] = np.asarray(static, dtype=np.float64)
+    return made
 
 
 def first_period(start: Any, freq: str) -> pd.Period:

@@ -1,12 +1,16 @@
 """The Lightning data module of forecasting: named data sets or a user's CSV file, random training windows, held-out
 validation."""
 
+import re
 import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from ...modalities.timeseries.frequencies import period_frequency
 from ...modalities.timeseries.windows import Part, RandomWindows, ValidationWindows, WindowError, split_series
 from ..errors import DataError
 from ..resume import FreshSampler, eval_loader, train_loader
@@ -39,7 +43,11 @@ class ForecastingDataModule(LightningDataModule):
         target: column of the values in `csv`.
         time: column of the dates in `csv`; default: found by itself.
         item: column that tells the series in `csv` apart.
+        time_format: notation of the dates in `csv`, as of `strptime`; default: found by itself.
         freq: pandas frequency of `csv`; default: inferred.
+        dynamic: columns of `csv` that are known for the future too. Rows after the last value of a series that hold
+            them and no value are its future. The model takes as many: its `dynamic_features`.
+        static: columns of `csv` that belong to the series, the same in all its rows; the model's `static_features`.
         season: season of the seasonal naive forecast for `csv`; default: by the frequency.
         test_windows: rolling forecasts at the end of each series of `csv` that `test` and `evaluate` use; 0 trains on
             everything.
@@ -69,6 +77,9 @@ class ForecastingDataModule(LightningDataModule):
         validation_repeats: int = 8,
         seed: int = 0,
         num_workers: int = 0,
+        time_format: str | None = None,
+        dynamic: list[str] | None = None,
+        static: list[str] | None = None,
     ) -> None:
         super().__init__()
         if csv is None and name is None:
@@ -76,6 +87,7 @@ class ForecastingDataModule(LightningDataModule):
         if csv is not None and target is None:
             raise ValueError(f"data.csv={csv} needs data.target, the column to forecast")
         self.name, self.csv, self.target, self.time, self.item = name, csv, target, time, item
+        self.time_format, self.dynamic, self.static = time_format, dynamic or [], static or []
         self.freq, self.season, self.test_windows, self.root = freq, season, test_windows, root
         self.batch_size, self.batches_per_epoch, self.held_out = batch_size, batches_per_epoch, held_out
         self.validation_repeats, self.seed, self.num_workers = validation_repeats, seed, num_workers
@@ -115,6 +127,7 @@ class ForecastingDataModule(LightningDataModule):
                 assert self.name is not None
                 self._data = load_dataset(self.name, self.root)
                 self._future = _latest(self._data)
+            _check_covariates(model, self._data.train, (self.dynamic, self.static) if self.csv is not None else None)
             if self._data.prediction_length != model.prediction_length:
                 raise DataError(
                     f"the data set {self._data.name!r} is judged on {self._data.prediction_length} steps, the model "
@@ -173,7 +186,8 @@ class ForecastingDataModule(LightningDataModule):
     def _from_csv(self, horizon: int) -> tuple[ForecastingData, list[Entry]]:
         assert self.csv is not None
         assert self.target is not None
-        table = read_csv(self.csv, self.target, self.time, self.item, self.freq)
+        columns = {"dynamic": self.dynamic, "static": self.static, "time_format": self.time_format}
+        table = read_csv(self.csv, self.target, self.time, self.item, self.freq, **columns)
         for note in table.notes:
             warnings.warn(f"{self.csv}: {note}", UserWarning, stacklevel=2)
         season = self.season or _season(table.freq)
@@ -212,6 +226,31 @@ def _covariates(model: WindowedModel) -> tuple[tuple[str, ...], tuple[int, int]]
     return model.calendar, (model.dynamic_features, model.static_features)
 
 
+def _check_covariates(
+    model: WindowedModel, series: Sequence[Entry], columns: tuple[Sequence[str], Sequence[str]] | None
+) -> None:
+    """Refuses a model that takes other covariates than the data have; `columns` of a file must all be taken."""
+    kinds = (
+        ("dynamic", "feat_dynamic_real", model.dynamic_features),
+        ("static", "feat_static_real", model.static_features),
+    )
+    for i, (kind, key, taken) in enumerate(kinds):
+        option = f"model.adapter.init_args.{kind}_features"
+        if columns is not None:
+            if len(columns[i]) != taken:
+                raise DataError(
+                    f"the model takes {taken} {kind} covariates ({option}), data.{kind} names {len(columns[i])} "
+                    f"({', '.join(columns[i]) or 'none'}): make them agree"
+                )
+            continue
+        for e in series if taken else ():
+            had = len(np.atleast_2d(e[key])) if kind == "dynamic" and key in e else np.size(e.get(key, ()))
+            if had != taken:
+                raise DataError(
+                    f"the model takes {taken} {kind} covariates ({option}), series {e['item_id']!r} has {had} ({key})"
+                )
+
+
 def _latest(data: ForecastingData) -> list[Entry]:
     latest: dict[str, Entry] = {}
     for e in data.inputs():
@@ -224,7 +263,9 @@ def _latest(data: ForecastingData) -> list[Entry]:
 def _season(freq: str) -> int:
     from gluonts.time_feature import get_seasonality
 
+    # GluonTS knows the ends of months and quarters, not their business days and the like.
+    name = re.sub(r"^(\d*)([MQY])(-.*)?$", r"\1\2E", period_frequency(freq))
     try:
-        return max(1, get_seasonality(freq))
+        return max(1, get_seasonality(name))
     except (ValueError, KeyError):
         return 1

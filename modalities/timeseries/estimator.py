@@ -39,12 +39,20 @@ class TSDiffPredictor(Predictor):
         num_samples: samples per forecast where `predict` is not told.
         seed: seed of the samples; the same seed gives the same forecasts.
         steps: sampling steps, default the model's.
+        freq: frequency of the data the model was trained on; others are refused. None takes any.
     """
 
-    def __init__(self, model: TSDiff, num_samples: int = 100, seed: int = 0, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        model: TSDiff,
+        num_samples: int = 100,
+        seed: int = 0,
+        steps: int | None = None,
+        freq: str | None = None,
+    ) -> None:
         super().__init__(prediction_length=model.prediction_length)
         self.model = model.eval()
-        self.num_samples, self.seed, self.steps = num_samples, seed, steps
+        self.num_samples, self.seed, self.steps, self.freq = num_samples, seed, steps, freq
 
     @property
     def network(self) -> TSDiff:
@@ -62,7 +70,7 @@ class TSDiffPredictor(Predictor):
             batch_rows: samples per network call.
         """
         count = self.num_samples if num_samples is None else num_samples
-        known = histories(dataset)
+        known = histories(dataset, self.freq)
         # Entries may be an endless stream, hence groups instead of a list.
         while group := list(islice(known, max(1, batch_rows // count))):
             drawn = self.model.forecast_histories(group, count, seed=self.seed, steps=self.steps, batch_rows=batch_rows)
@@ -73,7 +81,7 @@ class TSDiffPredictor(Predictor):
         """Writes the model and the settings of the predictor into an existing folder."""
         path = Path(path)
         super().serialize(path)
-        settings = {"num_samples": self.num_samples, "seed": self.seed, "steps": self.steps}
+        settings = {"num_samples": self.num_samples, "seed": self.seed, "steps": self.steps, "freq": self.freq}
         self.model.save(path / "model", card={"predictor": settings})
         (path / "predictor.json").write_text(json.dumps(settings), encoding="utf-8")
 
@@ -150,7 +158,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
     """GluonTS estimator of TSDiff.
 
     Args:
-        freq: pandas frequency of the data.
+        freq: pandas frequency of the data; series of another one are refused.
         prediction_length: horizon in steps.
         context_length: context in steps; default four horizons.
         model: further arguments of :class:`TSDiff` (scaler, guidance, calendar, patch, ...; components or
@@ -220,7 +228,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
     ) -> TSDiffPredictor:
         model = TSDiff(**self._config)
         model.load_state_dict(module.averaged.module.state_dict())
-        return TSDiffPredictor(model, self.num_samples, self.seed, self.sampling_steps)
+        return TSDiffPredictor(model, self.num_samples, self.seed, self.sampling_steps, self.freq)
 
     def train_from(self, predictor: Predictor, *args: Any, **kwargs: Any) -> TSDiffPredictor:  # pyright: ignore
         """Trains on from the weights of a predictor; arguments as of `train`."""
@@ -242,7 +250,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
 
     def _loader(self, data: Any, size: int, *, epochs: bool) -> DataLoader[Any]:
         parts, _, _ = split_series(
-            list(data), self.context_length, self.prediction_length, 0, self.calendar, self.counts
+            list(data), self.context_length, self.prediction_length, 0, self.calendar, self.counts, self.freq
         )
         length = self.context_length + self.prediction_length
         windows = RandomWindows(parts, length, self.context_length, size, self.seed)

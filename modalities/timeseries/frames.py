@@ -15,10 +15,12 @@ def series_of(data: Any) -> list[History]:
 
     Args:
         data: anything that :func:`.histories.histories` takes, a pandas Series, or a DataFrame with one series per
-            column; the index of both holds dates (or periods) in regular steps.
+            column; the index of both holds dates (or periods) in regular steps. With a time zone, days keep their local
+            date, times are taken in UTC.
 
     Raises:
-        ValueError: for duplicate or irregular dates, an index without dates, or values that are not numbers.
+        ValueError: for duplicate or irregular dates, steps that are no periods (half months, ...), an index without
+            dates, an empty table, or values that are not numbers.
     """
     import pandas as pd
 
@@ -41,11 +43,12 @@ def _columns(table: Any) -> Iterator[History]:
 def _first_period(index: Any) -> Any:
     import pandas as pd
 
+    if not len(index):
+        raise ValueError("the table holds no row")
     if index.has_duplicates:
         raise ValueError(f"the dates of a series must differ: {index[index.duplicated()][0]} occurs more than once")
     if isinstance(index, pd.PeriodIndex):
-        regular = pd.period_range(index[0], periods=len(index), freq=index.freq)
-        first, freq = index[0], index.freqstr
+        periods, freq = index, index.freqstr
     elif isinstance(index, pd.DatetimeIndex):
         freq = index.freqstr or (pd.infer_freq(index) if len(index) > 2 else None)
         if freq is None:
@@ -53,16 +56,26 @@ def _first_period(index: Any) -> Any:
                 "the dates of a series must have one regular step, these have none: use table.asfreq(...), which makes "
                 "absent dates missing values"
             )
-        regular, first = pd.date_range(index[0], periods=len(index), freq=freq), _period(index[0], freq)
+        periods = _on_grid(index, freq)
     else:
         raise ValueError(f"the index of a series must hold dates or periods, got {type(index).__name__}")
-    if not index.equals(regular):
-        position = int(np.flatnonzero(index != regular)[0])
-        raise ValueError(f"the dates of a series must follow each other in steps of {freq}: {index[position]} does not")
-    return first
+    regular = pd.period_range(periods[0], periods=len(index), freq=periods.freq)
+    if not periods.equals(regular):
+        position = int(np.flatnonzero(periods != regular)[0])
+        remedy = "; use table.asfreq('B'), which makes holidays missing values" if freq.startswith("C") else ""
+        raise ValueError(
+            f"the dates of a series must follow each other in steps of {freq}: {index[position]} does not{remedy}"
+        )
+    return periods[0]
 
 
-def _period(stamp: Any, freq: str) -> Any:
-    # Periods have no start or end of their own: month ends and month starts are the same month.
-    base = {"ME": "M", "MS": "M", "QE": "Q", "QS": "Q", "YE": "Y", "YS": "Y"}.get(freq.split("-")[0], freq)
-    return stamp.to_period(base)
+def _on_grid(index: Any, freq: str) -> Any:
+    """Periods of dates. Days keep their local date; times with a time zone become UTC, in which no hour is twice."""
+    from .frequencies import first_off_grid, is_daily_or_coarser, period_frequency
+
+    if index.tz is not None:
+        index = (index if is_daily_or_coarser(freq) else index.tz_convert("UTC")).tz_localize(None)
+    off = first_off_grid(index, freq)
+    if off is not None:
+        raise ValueError(f"the dates of a series must follow each other in steps of {freq}: {index[off]} does not")
+    return index.to_period(period_frequency(freq))

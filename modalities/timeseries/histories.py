@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "covariates_of", "hash_key", "histories", "level_of", "same_frequency"]
+__all__ = [
+    "History",
+    "covariates_of",
+    "expect_frequency",
+    "hash_key",
+    "histories",
+    "level_of",
+    "same_frequency",
+    "start_of",
+]
 
 
 @dataclass(frozen=True)
@@ -35,25 +44,73 @@ class History:
     static: NDArray[np.float32] | None = None
 
 
-def histories(data: Any) -> Iterator[History]:
+def histories(data: Any, freq: str | None = None) -> Iterator[History]:
     """The series of a GluonTS data set, or of plain arrays, as :class:`History`.
 
+    Args:
+        data: entries, or arrays.
+        freq: frequency the series must have; a `start` that is a date or a text is read with it. Default: that of the
+            first series.
+
     Raises:
-        ValueError: for a single one-dimensional array (wrap it in a list), entries without a target, or entries of
-            different frequencies.
+        ValueError: for a single one-dimensional array (wrap it in a list), entries without a target or start, or
+            entries of another frequency.
     """
     if isinstance(data, np.ndarray) and data.ndim == 1:
         raise ValueError("one series is a list of one array: forecast([values])")
-    freq = None
+    before = None
     for index, entry in enumerate(data):
         if not isinstance(entry, Mapping):
             yield History(_series(entry), None, None, hash_key("array", index))
             continue
-        values, start, item_id = _series(entry["target"]), entry["start"], entry.get("item_id")
+        values, item_id = _series(entry["target"]), entry.get("item_id")
         name = f"position {index}" if item_id is None else f"item {item_id}"
-        freq = same_frequency(name, start, freq)
+        start = start_of(entry, name, freq or before)
+        expect_frequency(name, start, freq)
+        before = same_frequency(name, start, before)
         key = hash_key(name, str(start + len(values)))
         yield History(values, start, None if item_id is None else str(item_id), key, *covariates_of(entry))
+
+
+def start_of(entry: Mapping[str, Any], name: str, freq: str | None) -> "pd.Period":
+    """The first period of an entry, of any frequency; a date or a text becomes a period of `freq`.
+
+    Raises:
+        ValueError: if it is no date, or neither it nor `freq` tells the frequency.
+    """
+    import pandas as pd
+
+    from .frequencies import is_daily_or_coarser, period_frequency
+
+    start = entry.get("start")
+    if isinstance(start, pd.Period):
+        return start
+    if freq is None or start is None:
+        raise ValueError(
+            f"{name}: `start` must be a pd.Period, which tells the frequency, for example pd.Period('2024-01-01', "
+            f"freq='h'), got {start!r}"
+        )
+    try:
+        stamp: Any = pd.Timestamp(start)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: `start` is no date: {start!r}") from error
+    if stamp is pd.NaT:
+        raise ValueError(f"{name}: `start` is no date: {start!r}")
+    if stamp.tzinfo is not None:
+        stamp = (stamp if is_daily_or_coarser(freq) else stamp.tz_convert("UTC")).tz_localize(None)
+    return stamp.to_period(period_frequency(freq))
+
+
+def expect_frequency(name: str, start: "pd.Period", freq: str | None) -> None:
+    """Refuses a series of another frequency than that of the model (None: any).
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    from .frequencies import same_step
+
+    if freq is not None and not same_step(start.freqstr, freq):
+        raise ValueError(f"{name} has the frequency {start.freqstr!r}, the model is one of {freq!r}")
 
 
 def same_frequency(name: str, start: "pd.Period", freq: str | None) -> str:

@@ -6,6 +6,9 @@ With samples `(N, S, H)`, truth `(N, H)` and NaN wherever the truth is unknown:
     CRPS    = mean of wQL over q = 0.1 ... 0.9                   (mean_wQuantileLoss)
     ND      = sum |y_0.5 - y| / sum |y|
     MASE    = mean over series of (mean |y_0.5 - y| / mean of the seasonal differences of the past)
+
+Relative to nothing there is no error: where the whole truth is zero, CRPS and ND are NaN, and so is MASE where no past
+varies.
 """
 
 from collections.abc import Sequence
@@ -44,20 +47,20 @@ def crps(samples: NDArray[np.floating], truth: NDArray[np.floating], levels: Seq
         levels: quantile levels.
 
     Returns:
-        The metric, 0 for a perfect forecast.
+        The metric, 0 for a perfect forecast, NaN if the whole truth is zero.
     """
     y, known = _known(truth)
     q = np.asarray(levels)[None, :, None]
     error = y[:, None] - quantiles(samples, levels)
     loss = 2 * np.maximum(q * error, (q - 1) * error) * known[:, None]
-    return float(loss.sum(axis=(0, 2)).mean() / np.abs(y).sum())
+    return _relative(loss.sum(axis=(0, 2)).mean(), np.abs(y).sum())
 
 
 def nd(samples: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Normalised deviation of the median: sum |error| / sum |truth|."""
+    """Normalised deviation of the median: sum |error| / sum |truth|; NaN if the whole truth is zero."""
     y, known = _known(truth)
     error = np.abs(y - quantiles(samples, (0.5,))[:, 0]) * known
-    return float(error.sum() / np.abs(y).sum())
+    return _relative(error.sum(), np.abs(y).sum())
 
 
 def seasonal_error(past: Sequence[NDArray[np.floating]], season: int) -> NDArray[np.float64]:
@@ -71,7 +74,8 @@ def seasonal_error(past: Sequence[NDArray[np.floating]], season: int) -> NDArray
 
 
 def mase(samples: NDArray[np.floating], truth: NDArray[np.floating], scale: NDArray[np.floating]) -> float:
-    """Mean absolute scaled error of the median, averaged over the series with a positive scale and some truth.
+    """Mean absolute scaled error of the median, averaged over the series with a positive scale and some truth; NaN if
+    there is none.
 
     Args:
         samples: shape `(N, S, H)`.
@@ -82,7 +86,7 @@ def mase(samples: NDArray[np.floating], truth: NDArray[np.floating], scale: NDAr
     error = np.abs(y - quantiles(samples, (0.5,))[:, 0]) * known
     count = known.sum(axis=1)
     valid = (count > 0) & (scale > 0)
-    return float(np.mean(error[valid].sum(axis=1) / count[valid] / scale[valid]))
+    return float(np.mean(error[valid].sum(axis=1) / count[valid] / scale[valid])) if valid.any() else float("nan")
 
 
 def coverage(
@@ -92,6 +96,10 @@ def coverage(
     y, known = _known(truth)
     below = (y[:, None] <= quantiles(samples, levels)) & known[:, None]
     return {level: float(below[:, i].sum() / known.sum()) for i, level in enumerate(levels)}
+
+
+def _relative(error: float, scale: float) -> float:
+    return float(error / scale) if scale > 0 else float("nan")
 
 
 def _known(truth: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -36,24 +36,30 @@ class SyntheticWindows:
         values: shape `(N, L)`.
         scaled: whether they are in units of the model rather than of the user.
         starts: first period of each window, or None where dates play no part.
+        dynamic: covariates known for the future too, shape `(N, F, L)`, or None if the model takes none.
+        static: covariates of the series, shape `(N, F)`, or None if the model takes none.
     """
 
     values: NDArray[np.float64]
     scaled: bool
     starts: "tuple[pd.Period, ...] | None" = None
+    dynamic: NDArray[np.float32] | None = None
+    static: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def entries(self, freq: str = "h") -> "list[dict[str, Any]]":
-        """The windows as a GluonTS data set.
+        """The windows as a GluonTS data set, with the covariates they were drawn for.
 
         Args:
             freq: frequency of the invented dates (from 2000 on) of windows without a start.
         """
         starts = self._starts(freq)
+        told = {"feat_dynamic_real": self.dynamic, "feat_static_real": self.static}
         return [
             {"target": w, "start": start, "item_id": f"synthetic{i}"}
+            | {name: values[i] for name, values in told.items() if values is not None}
             for i, (w, start) in enumerate(zip(self.values, starts, strict=True))
         ]
 
@@ -119,7 +125,19 @@ def synthesize(
     if model.minimum is not None:
         values = np.maximum(values, model.minimum)
     starts = (start,) * num_windows if start is not None else _starts(places)
-    return SyntheticWindows(values, False, starts)
+    given = None if covariates is None else covariates.cpu().numpy()
+    return SyntheticWindows(values, False, starts, *_told(model, given))
+
+
+def _told(
+    model: "TSDiff", covariates: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """The dynamic `(N, F, L)` and static `(N, F)` ones among covariates `(N, L, F)`, which come after the calendar."""
+    dynamic, static = model.dynamic_features, model.static_features
+    if covariates is None or not dynamic + static:
+        return None, None
+    own = covariates[..., covariates.shape[-1] - dynamic - static :]
+    return own[..., :dynamic].swapaxes(1, 2) if dynamic else None, own[:, 0, dynamic:] if static else None
 
 
 def _starts(places: Sequence[tuple[History, int]]) -> "tuple[pd.Period, ...] | None":

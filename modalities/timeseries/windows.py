@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...core.noise import hash_seed
 from .calendar import window_covariates
-from .histories import covariates_of, same_frequency
+from .histories import covariates_of, expect_frequency, same_frequency, start_of
 
 __all__ = ["Part", "RandomWindows", "ValidationWindows", "WindowError", "split_series"]
 
@@ -124,6 +124,7 @@ def split_series(
     held_out: int,
     calendar: Sequence[str] = (),
     counts: tuple[int, int] = (0, 0),
+    freq: str | None = None,
 ) -> tuple[list[Part], list[Part], list[str]]:
     """Training and validation stretches.
 
@@ -137,21 +138,25 @@ def split_series(
         held_out: steps kept for validation, 0 for none.
         calendar: names of calendar covariates.
         counts: how many dynamic (`feat_dynamic_real`) and static (`feat_static_real`) covariates the model takes.
+        freq: frequency the series must have; default: that of the first one.
 
     Returns:
         Training parts, validation parts, and what was left out, in words.
 
     Raises:
         WindowError: if no series is long enough for a window.
-        ValueError: if series have different frequencies.
+        ValueError: if series have different frequencies, or another one than `freq`.
     """
-    length, freq = context + horizon, None
+    length, before = context + horizon, None
     train, validation, short, empty = [], [], [], []
     for e in series:
         values = np.asarray(e["target"], dtype=np.float64)
         name = str(e.get("item_id", len(train) + len(short) + len(empty)))
+        start = None
         if e.get("start") is not None:
-            freq = same_frequency(f"item {name}", e["start"], freq)
+            start = start_of(e, f"item {name}", freq or before)
+            expect_frequency(f"item {name}", start, freq)
+            before = same_frequency(f"item {name}", start, before)
         if not np.isfinite(values).any():
             empty.append(name)
             continue
@@ -160,7 +165,7 @@ def split_series(
             continue
         covariates = None
         if calendar or any(counts):
-            covariates = window_covariates(e["start"], 0, len(values), calendar, *covariates_of(e), counts)
+            covariates = window_covariates(start, 0, len(values), calendar, *covariates_of(e), counts)
         validates = held_out >= horizon and len(values) >= length + held_out
         seen = values[: len(values) - held_out] if validates else values
         part = Part(values, float(np.nanmean(np.abs(seen if np.isfinite(seen).any() else values))), covariates)

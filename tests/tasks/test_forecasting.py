@@ -214,3 +214,100 @@ def test_task_is_a_plain_lightning_module() -> None:
     batch = {"target": torch.randn(3, 12, dtype=torch.float64), "level": torch.ones(3, dtype=torch.float64)}
     assert task.batch_size(batch) == 3
     assert task.model() is task.adapter
+
+
+def fit(csv: str, run: str, *words: str) -> int:
+    shipped = ["fit", "--config", "forecasting/tsdiff-csv", "--data", csv, "--target", "y", "--item", "shop"]
+    return main([*shipped, *TINY, "--run", run, *words])
+
+
+def test_predict_without_a_run_never_touches_a_trained_one(csv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(csv, "sales") == 0
+    kept = {path: path.read_bytes() for path in sorted(Path("runs/forecasting/sales").rglob("*")) if path.is_file()}
+    words = ["predict", "--data", csv, "--target", "y", "--item=shop", "--num_samples", "3", *TINY]
+    for name in ("sales-2", "sales-3"):
+        assert main(words) == 0
+        assert f"runs/forecasting/{name}" in capsys.readouterr().out
+        assert Path(f"runs/forecasting/{name}/forecasts/samples.npz").is_file()
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_predict_takes_any_horizon(csv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "--data", csv, "--target", "y", "--item=shop", "--num_samples", "3", "--horizon", "8", *TINY]
+    assert main([*words, "--out", "long"]) == 0
+    assert np.load("long/samples.npz")["samples"].shape == (2, 3, 8)
+    assert np.load("long/samples.npz")["dates"].shape == (2, 8)
+    assert main(["predict", "--run", "sales", "--num_samples", "3", "--horizon=2", "--out", "short"]) == 0
+    assert np.load("short/samples.npz")["samples"].shape == (2, 3, 2)
+    assert main(["predict", "--run", "sales", "--horizon", "0"]) == 2
+    assert "--horizon must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def promoted(csv: str) -> str:
+    """Sales that are what the promotion says; 8 rows of promotions beyond the last value."""
+    rng = np.random.default_rng(1)
+    stamps = pd.date_range("2024-01-01", periods=240, freq="h")
+    tables = []
+    for shop, size in (("north", 1.0), ("south", 2.0)):
+        promo = rng.normal(size=240)
+        y = np.where(np.arange(240) < 232, 5 * size + promo, np.nan)
+        tables.append(pd.DataFrame({"ds": stamps, "shop": shop, "y": y, "promo": promo, "size": size}))
+    pd.concat(tables).to_csv("promoted.csv", index=False)
+    return "promoted.csv"
+
+
+FEATURES = ["--model.adapter.init_args.dynamic_features=1", "--model.adapter.init_args.static_features=1"]
+
+
+def test_covariates_from_a_file(promoted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(promoted, "p", "--dynamic", "promo", "--data.static=[size]", *FEATURES) == 0
+    assert main(["predict", "--run", "p", "--num_samples", "3", "--out", "made"]) == 0
+    stored = np.load("made/samples.npz")
+    assert stored["samples"].shape == (2, 3, 6)
+    assert stored["dates"][0][0] == "2024-01-10 16:00"
+    assert main(["evaluate", "--run", "p", "--num_samples", "3", "--steps", "3"]) == 0
+    assert main(["sample", "--run", "p", "--num_samples", "2", "--steps", "3"]) == 0
+    # the covariates of the future are used: others give other forecasts
+    table = pd.read_csv(promoted)
+    table.assign(promo=table["promo"].where(table["y"].notna(), 9.0)).to_csv("other.csv", index=False)
+    assert main(["predict", "--run", "p", "--num_samples", "3", "--data", "other.csv", "--out", "other"]) == 0
+    assert not np.array_equal(np.load("other/samples.npz")["samples"], stored["samples"])
+    assert main(["predict", "--run", "p", "--num_samples", "3", "--horizon", "9"]) == 1
+    assert "covariates are known for 8 steps after its last value, a forecast of 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (FEATURES[:1], "the model takes 1 dynamic covariates (model.adapter.init_args.dynamic_features), data.dynamic"),
+        (["--dynamic", "promo"], "the model takes 0 dynamic covariates"),
+        (["--static", "size"], "the model takes 0 static covariates"),
+        (["--dynamic", "promo,size", *FEATURES[:1]], "data.dynamic names 2 (promo, size)"),
+        (["--dynamic", "prmo", *FEATURES[:1]], "no column 'prmo' (asked for as dynamic)"),
+        (["--static", "promo", *FEATURES[1:]], "static covariate 'promo' of series 'north' must be one number"),
+        (["--data.csv=null", "--data.name=vic_elec", *FEATURES[:1]], "series 'Victoria' has 0 (feat_dynamic_real)"),
+    ],
+)
+def test_covariates_that_do_not_fit_the_model_are_one_line(
+    promoted: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(promoted, "p", *words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_series_of_zeros_have_no_relative_error(csv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.read_csv(csv).assign(y=0.0).to_csv("zeros.csv", index=False)
+    assert fit("zeros.csv", "z") == 0
+    assert main(["evaluate", "--run", "z", "--num_samples", "3", "--steps", "3"]) == 0
+    text = Path("runs/forecasting/z/metrics.json").read_text()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    stored = json.loads(text, parse_constant=refuse)["evaluate"]["metrics"]
+    assert {row[name] for row in stored.values() for name in ("crps", "nd", "mase")} == {None}
+    assert all(row["coverage_0.5"] is not None for row in stored.values())
+    assert "nan" not in capsys.readouterr().out

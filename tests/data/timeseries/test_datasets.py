@@ -158,3 +158,39 @@ def test_data_module_takes_lengths_from_the_model(tmp_path: Path) -> None:
     wrong.bind(TSDiff(6, 12, hidden=8, modes=2))
     with pytest.raises(DataError, match="judged on 24 steps, the model forecasts 6"):
         wrong.setup()
+
+
+def test_covariates_of_files_are_kept(tmp_path: Path) -> None:
+    for part, length in (("train", 100), ("test", 130)):
+        (tmp_path / "wiki2000_nips" / part).mkdir(parents=True)
+        line = {"start": "2020-01-01", "target": [*range(length)], "feat_dynamic_real": [[0.5] * length]}
+        text = json.dumps({**line, "feat_static_real": [1, 2]})
+        (tmp_path / "wiki2000_nips" / part / "data.json").write_text(text)
+    data = load_dataset("wiki2000_nips", tmp_path)
+    assert data.test[0]["feat_dynamic_real"].shape == (1, 130)
+    assert data.inputs()[0]["feat_dynamic_real"].shape == (1, 130)
+    assert data.train[0]["feat_static_real"].tolist() == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*inferred:UserWarning")
+@pytest.mark.parametrize(
+    ("freq", "season"),
+    [
+        ("h", 24),
+        ("B", 5),
+        ("W-WED", 1),
+        ("MS", 12),
+        ("BME", 12),
+        ("WOM-3FRI", 12),
+        ("QS-FEB", 4),
+        ("BQE", 4),
+        ("2MS", 6),
+    ],
+)
+def test_the_season_of_a_frequency_is_that_of_its_periods(freq: str, season: int, tmp_path: Path) -> None:
+    stamps = pd.date_range("2000-01-01", periods=60, freq=freq)
+    pd.DataFrame({"t": stamps, "v": np.sin(np.arange(60))}).to_csv(tmp_path / "s.csv", index=False)
+    module = ForecastingDataModule(csv=str(tmp_path / "s.csv"), target="v")
+    module.bind(TSDiff(6, 12, hidden=8, modes=2))
+    module.setup()
+    assert module.data.season == season

@@ -188,3 +188,14 @@ def test_one_network_with_random_masks_forecasts_imputes_and_backcasts() -> None
             made = model.impute(list(hidden), 10, guidance=guidance)
             error = np.abs(np.stack([one.filled() for one in made]) - test)[:, list(gap)].mean()
             assert error < 0.3 * np.abs(test - 10).mean()
+
+
+def test_synthetic_entries_keep_the_covariates_they_were_drawn_for() -> None:
+    model = small(dynamic_features=2, static_features=1, calendar=("hour_of_day",))
+    dynamic = np.stack((np.arange(60.0), -np.arange(60.0)))
+    drawn = model.synthesize(5, like=[entry(10 + draw(1, 50)[0], dynamic, static=7.0)], steps=2)
+    for made in drawn.entries():
+        begin = int((made["start"] - pd.Period("2024-01-01", freq="h")).n)
+        assert made["feat_dynamic_real"].tolist() == dynamic[:, begin : begin + C + H].tolist()
+        assert made["feat_static_real"].tolist() == [7.0]
+    assert "feat_dynamic_real" not in small().synthesize(2, steps=2).entries()[0]

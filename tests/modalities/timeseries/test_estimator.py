@@ -107,3 +107,33 @@ def test_training_is_reproducible_and_seeded(tmp_path: Path) -> None:
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+def test_data_of_another_frequency_are_refused(predictor: TSDiffPredictor, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="item item0 has the frequency 'D', the model is one of 'h'"):
+        estimator(tmp_path).train(dataset("D"))
+    with pytest.raises(ValueError, match="item item0 has the frequency 'D', the model is one of 'h'"):
+        next(predictor.predict(dataset("D")))
+    assert len(list(predictor.predict(dataset("60min")))) == 2
+    predictor.serialize(tmp_path)
+    with pytest.raises(ValueError, match="the model is one of 'h'"):
+        next(TSDiffPredictor.deserialize(tmp_path).predict(dataset("D")))
+
+
+def test_starts_are_dates_texts_or_periods(predictor: TSDiffPredictor, tmp_path: Path) -> None:
+    values = 3 + np.sin(np.arange(60) / 4)
+    starts = [pd.Period("2021-03-01", "h"), pd.Timestamp("2021-03-01"), "2021-03-01 00:00", np.datetime64("2021-03-01")]
+    given = [[{"target": values, "start": start, "item_id": "a"}] for start in starts]
+    made = [next(predictor.predict(data)) for data in given]
+    assert all(f.start_date == made[0].start_date for f in made)
+    assert all(np.array_equal(f.samples, made[0].samples) for f in made)
+    trained = estimator(tmp_path).train(given[2])
+    assert np.isfinite(next(trained.predict(given[1])).samples).all()
+    model = predictor.model
+    for data in given[1:]:
+        with pytest.raises(ValueError, match=r"item a: `start` must be a pd.Period, .* got"):
+            model.forecast(data, 2)
+    with pytest.raises(ValueError, match="`start` is no date: 'soon'"):
+        next(predictor.predict([{"target": values, "start": "soon", "item_id": "a"}]))
+    with pytest.raises(ValueError, match="position 0: `start` must be"):
+        model.forecast([{"target": values}], 2)

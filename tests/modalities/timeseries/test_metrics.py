@@ -77,3 +77,12 @@ def test_known_scores_on_exchange_rate(shared: Path) -> None:
     assert metrics.crps(baselines.naive(past, 30), truth) == pytest.approx(0.00931, abs=5e-6)
     walks = [metrics.crps(baselines.bootstrap_random_walk(past, 30, 100, seed), truth) for seed in range(3)]
     assert np.mean(walks) == pytest.approx(0.0072, abs=1.5e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_relative_errors_of_a_truth_of_zeros_are_not_defined() -> None:
+    samples, truth = np.ones((2, 5, 3)), np.zeros((2, 3))
+    assert np.isnan(metrics.crps(samples, truth))
+    assert np.isnan(metrics.nd(samples, truth))
+    assert np.isnan(metrics.mase(samples, truth, np.zeros(2)))
+    assert metrics.mase(samples, truth, np.array([0.5, 0.0])) == 2
