@@ -1,0 +1,42 @@
+"""Which sounds of a bank may be in one mixture: those without a common label."""
+
+from __future__ import annotations
+
+from .bank import SoundBank
+
+__all__ = ["DisjointLabels"]
+
+_LOOKS = 2000
+
+
+class DisjointLabels:
+    """Counts sounds without a common label.
+
+    The largest number is a set packing. Single labels, or a few of them per sound, are counted exactly; a search that
+    takes too long ends with the largest number found, which is then too small at most.
+
+    Args:
+        bank: The sounds.
+    """
+
+    def __init__(self, bank: SoundBank) -> None:
+        different = {bank.labels(item) for item in range(len(bank))}
+        # Sounds with few labels first: they exclude the fewest others.
+        self._labels = sorted(different, key=lambda labels: (len(labels), sorted(labels)))
+
+    def most(self, limit: int, heard: frozenset[str] = frozenset()) -> int:
+        """The number of sounds, at most `limit`, that share no label with each other and none with `heard`."""
+        looks = _LOOKS
+
+        def search(begin: int, heard: frozenset[str], limit: int) -> int:
+            nonlocal looks
+            best = 0
+            for index in range(begin, len(self._labels)):
+                if best == limit or (looks < 0 and best):
+                    break
+                looks -= 1
+                if not self._labels[index] & heard:
+                    best = max(best, 1 + search(index + 1, heard | self._labels[index], limit - 1))
+            return best
+
+        return search(0, heard, limit)
