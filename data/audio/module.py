@@ -64,7 +64,9 @@ class SeparationDataModule(LightningDataModule):
         if sum(given is not None for given in (folder, csv, json)) > 1:
             raise ValueError("give one of data.folder, data.csv and data.json, and null for the others")
         if name is None and folder is None and csv is None and json is None:
-            raise ValueError("give a data set (data.name) or the sounds themselves (data.folder, data.csv, data.json)")
+            raise ValueError(
+                "give the sounds themselves (data.folder, data.csv or data.json) or a data set (data.name)"
+            )
         if min(batch_size, batches_per_epoch, validation_size, test_size) < 1:
             raise ValueError("batch_size, batches_per_epoch, validation_size and test_size must be at least 1")
         self.name, self.folder, self.csv, self.json = name, folder, csv, json

@@ -308,7 +308,7 @@ def test_collate():
 def test_bad_arguments(tmp_path):
     for arguments, message in [
         ({"folder": "a", "csv": "b"}, "one of data.folder"),
-        ({"name": None}, "give a data set"),
+        ({"name": None}, r"give the sounds themselves .* or a data set \(data.name\)"),
         ({"batch_size": 0}, "at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):
