@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .bank import SoundBank
 
 __all__ = ["DisjointLabels"]
@@ -12,8 +14,8 @@ _LOOKS = 2000
 class DisjointLabels:
     """Counts sounds without a common label.
 
-    The largest number is a set packing. Single labels, or a few of them per sound, are counted exactly; a search that
-    takes too long ends with the largest number found, which is then too small at most.
+    The largest number is a set packing; beyond one it is searched for in a limited number of looks at the sounds, and
+    may come out too small where labels are many and nearly all exclude each other.
 
     Args:
         bank: The sounds.
@@ -21,18 +23,19 @@ class DisjointLabels:
 
     def __init__(self, bank: SoundBank) -> None:
         different = {bank.labels(item) for item in range(len(bank))}
-        # Sounds with few labels first: they exclude the fewest others.
-        self._labels = sorted(different, key=lambda labels: (len(labels), sorted(labels)))
+        count = Counter(label for labels in different for label in labels)
+        # Those that exclude the fewest others first.
+        self._labels = sorted(different, key=lambda labels: (sum(count[label] for label in labels), sorted(labels)))
 
     def most(self, limit: int, heard: frozenset[str] = frozenset()) -> int:
         """The number of sounds, at most `limit`, that share no label with each other and none with `heard`."""
-        looks = _LOOKS
+        looks = max(_LOOKS, len(self._labels))
 
         def search(begin: int, heard: frozenset[str], limit: int) -> int:
             nonlocal looks
             best = 0
             for index in range(begin, len(self._labels)):
-                if best == limit or (looks < 0 and best):
+                if best == limit or looks == 0:
                     break
                 looks -= 1
                 if not self._labels[index] & heard:

@@ -28,6 +28,8 @@ from .disjoint import DisjointLabels
 __all__ = ["MixingSettings", "Mixture", "Mixtures", "SeparationBatch", "collate", "mix"]
 
 _TRIES = 20
+# Different sets of labels that are looked at before one is taken that leaves less room for others.
+_JUDGED = 100
 
 
 @dataclass(frozen=True)
@@ -285,11 +287,17 @@ def _draw(bank: SoundBank, item: int, rng: np.random.Generator, length: int, spr
 
 
 def _any(bank: SoundBank, rng: np.random.Generator, choice: _Choice) -> int:
-    order = [int(item) for item in rng.permutation(len(bank))]
-    for suits in (choice.best, choice.free):
-        for item in order:
-            if suits(bank.labels(item)):
-                return item
+    judged: dict[frozenset[str], bool] = {}
+    free = []
+    for item in map(int, rng.permutation(len(bank))):
+        labels = bank.labels(item)
+        if labels not in judged and choice.free(labels) and len(judged) < _JUDGED:
+            free.append(item)
+            judged[labels] = choice.best(labels)
+        if judged.get(labels):
+            return item
+    if free:
+        return free[0]
     raise DataError(f"no sound without a common label with {', '.join(sorted(choice.heard))} to mix with")
 
 

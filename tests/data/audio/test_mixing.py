@@ -138,6 +138,12 @@ def test_a_sound_that_excludes_all_others_is_never_mixed(labels):
         assert queries == {str(i) for i in range(1, len(labels))}
 
 
+def test_few_that_can_be_mixed_among_many():
+    bank = Labelled([{"bell", "rain"}] * 3000 + [{"bell"}, {"rain"}])
+    pairs = Mixtures(bank, MixingSettings(seconds=0.1), seed=0)
+    assert {pairs[i].query.split()[-1] for i in range(10)} == {"3000", "3001"}
+
+
 def test_partners_leave_room_for_others():
     """With {a, b} as a partner of c there is no third sound."""
     bank = Labelled([{"a", "b"}, {"a"}, {"b"}, {"c"}])
