@@ -14,12 +14,13 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -31,7 +32,7 @@ from .checkpoints import read_checkpoint
 from .errors import UserError
 from .parser import FriendlyParser, NamedConfig
 from .runs import RunFolder, run_folder
-from .snapshots import ConfigSnapshot, RunLock
+from .snapshots import ConfigSnapshot, RunLock, TakeBack
 from .task import DiffusionTask
 from .trainer import TaskTrainer, quieten, run_trainer
 
@@ -75,6 +76,7 @@ class TaskCLI(LightningCLI):
     ) -> None:
         self.task = task
         self.run = RunFolder(Path("runs") / task)
+        self._attempt: AbstractContextManager[object] = nullcontext()
         strict = {"allow_abbrev": False}
         super().__init__(
             model_class,
@@ -167,7 +169,11 @@ class TaskCLI(LightningCLI):
             given = {**trainer, "default_root_dir": str(self.run.path), "logger": False}
             return cast(type[TaskTrainer], self.trainer_class)(**given)
         snapshot = ConfigSnapshot(self._parser("fit"), settings, self.run)
-        own = [RunLock(self.run), snapshot] if not trainer.get("fast_dev_run") else []
+        own: list[Callback] = []
+        if not trainer.get("fast_dev_run"):
+            lock = RunLock(self.run)
+            self._attempt = attempt = TakeBack(self.run, lock)
+            own = [lock, attempt, snapshot]
         callbacks = trainer.pop("callbacks", None) or []
         return run_trainer(
             self.run.path,
@@ -178,6 +184,10 @@ class TaskCLI(LightningCLI):
             callbacks=[*own, *callbacks],
             **trainer,
         )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with self._attempt:
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

@@ -55,6 +55,12 @@ class RunFolder:
     def metrics_json(self) -> Path:
         return self.path / "metrics.json"
 
+    def beginning(self) -> list[Path]:
+        """Files that a training writes before its first step, as far as they are there."""
+        described = (self.config, self.path / "hparams.yaml", self.environment, self.metrics_csv, self.metrics_json)
+        found = [path for path in (*described, self.path / ".lock") if path.exists()]
+        return [*found, *self.path.glob("events.out.*")]
+
     def used(self) -> bool:
         """Whether a training has already been started here."""
         return self.config.exists() or self.last.exists() or self.best.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -74,17 +75,65 @@ class RunLock(Callback):
         self._run = run
         self._lock = FileLock(run.path / ".lock")
 
+    def take(self) -> bool:
+        """Whether the folder, which exists, is now this training's."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the folder free."""
+        self._lock.release(force=True)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another training is running in {self._run.path}: choose another --run NAME") from None
+        if not self.take():
+            raise UserError(f"another training is running in {self._run.path}: choose another --run NAME")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.release()
+
+
+class TakeBack(Callback):
+    """Removes what a new run has written if it fails before its first step, so that it can be tried again.
+
+    A context around the training: `with TakeBack(run, lock) as callback: trainer.fit(...)`. Only files of a run's own
+    names that were not there before are removed, and folders only if that leaves them empty; nothing in a folder that
+    held a run already or in which another training is running. A stop by Ctrl-C or SIGTERM is no failure.
+
+    Args:
+        run: The run folder, not yet touched.
+        lock: Its lock.
+    """
+
+    def __init__(self, run: RunFolder, lock: RunLock) -> None:
+        self._run, self._lock = run, lock
+        self._new = not run.used()
+        self._before = set(run.beginning())
+        self._missing = [folder for folder in (run.checkpoints, run.path, *run.path.parents) if not folder.exists()]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._new = False
+
+    def __enter__(self) -> TakeBack:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not self._new or not isinstance(error, Exception) or not self._run.path.is_dir() or not self._lock.take():
+            return
+        for path in self._run.beginning():
+            if path not in self._before:
+                path.unlink(missing_ok=True)
         self._lock.release()
+        for folder in self._missing:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def environment() -> dict[str, Any]:

@@ -9,7 +9,16 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["AudioData", "SoundBank", "group_by_label", "paraphrases"]
+from ..errors import DataError
+
+__all__ = ["AUDIBLE", "AudioData", "SoundBank", "UnusableSound", "group_by_label", "paraphrases"]
+
+AUDIBLE = 1e-4
+"""Root mean square below which a sound counts as silence, -80 dB of full scale."""
+
+
+class UnusableSound(DataError):
+    """A sound turned out to be damaged when it was drawn, and another may be taken instead."""
 
 
 class SoundBank(Protocol):
@@ -33,8 +42,16 @@ class SoundBank(Protocol):
         """Items by class: a draw picks a group first, so that rare classes are as frequent as common ones."""
         ...
 
+    def source(self, item: int) -> str:
+        """Where the item comes from, for messages."""
+        ...
+
     def draw(self, item: int, rng: np.random.Generator, length: int) -> np.ndarray:
-        """A sound of the item, `(length,)` float32, with a random choice of the part or the parameters."""
+        """A sound of the item, `(length,)` float32, with a random choice of the part or the parameters.
+
+        Raises:
+            UnusableSound: This one cannot be had; another may be drawn instead.
+        """
         ...
 
 

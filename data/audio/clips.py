@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,15 @@ import soundfile
 
 from ...modalities.audio.files import AudioFileError, read_audio
 from ..errors import DataError
-from .bank import group_by_label
+from .bank import AUDIBLE, UnusableSound, group_by_label
 
-__all__ = ["Clip", "ClipBank", "inspect_clips", "split_clips"]
+__all__ = ["Clip", "ClipBank", "inspect_clips", "one_per_file", "split_clips"]
 
 # Longer files are read in part.
 _WHOLE_SECONDS = 30.0
+# So much is decoded before training starts, in about ten seconds; of more, headers only.
+_DECODED_SECONDS = 3 * 3600.0
+_PIECE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,27 @@ class ClipBank:
         sample_rate: Hz.
         balanced: Draw classes, not clips, with equal chances; for clips with labels out of a list.
         cache_bytes: Memory for decoded clips.
+        on_error: What a clip does that cannot be decoded: "skip" to warn once and be :class:`UnusableSound`, "raise"
+            for a DataError.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], sample_rate: int, *, balanced: bool = True, cache_bytes: int = 512 * 2**20
+        self,
+        clips: Sequence[Clip],
+        sample_rate: int,
+        *,
+        balanced: bool = True,
+        cache_bytes: int = 512 * 2**20,
+        on_error: str = "skip",
     ) -> None:
         if not clips:
             raise DataError("a bank of sounds needs at least one clip")
         self.clips, self.sample_rate, self.cache_bytes = tuple(clips), sample_rate, cache_bytes
+        self.on_error = _known_on_error(on_error)
         self._groups = group_by_label([clip.labels for clip in clips]) if balanced else [np.arange(len(clips))]
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._warned: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -77,9 +93,26 @@ class ClipBank:
         """Clips by label, or all in one group."""
         return self._groups
 
+    def source(self, item: int) -> str:
+        """The file."""
+        return str(self.clips[item].path)
+
     def draw(self, item: int, rng: np.random.Generator, length: int) -> np.ndarray:
-        """A crop of the clip, `(length,)`; a shorter clip is placed at random in silence."""
-        wave = self._read(item, rng, length)
+        """A crop of the clip, `(length,)`; a shorter clip is placed at random in silence.
+
+        Raises:
+            UnusableSound: The file cannot be decoded, and `on_error` is "skip".
+            DataError: The same, and `on_error` is "raise".
+        """
+        try:
+            wave = self._read(item, rng, length)
+        except AudioFileError as error:
+            if self.on_error == "raise":
+                raise DataError(str(error)) from error
+            if item not in self._warned:
+                self._warned.add(item)
+                warnings.warn(f"{error}; other sounds are taken instead", UserWarning, stacklevel=2)
+            raise UnusableSound(str(error)) from error
         if len(wave) <= length:
             out = np.zeros(length, dtype=np.float32)
             start = int(rng.integers(length - len(wave) + 1))
@@ -93,16 +126,13 @@ class ClipBank:
             self._kept.move_to_end(item)
             return self._kept[item]
         path = self.clips[item].path
-        try:
-            info = soundfile.info(str(path))
-            if info.duration > _WHOLE_SECONDS:
-                seconds = max(_WHOLE_SECONDS / 3, 2 * length / self.sample_rate)
-                start = float(rng.uniform(0, max(info.duration - seconds, 0)))
-                part = read_audio(path, sample_rate=self.sample_rate, mono=True, start=start, seconds=seconds)
-                return part.samples[0].numpy()
-            wave = read_audio(path, sample_rate=self.sample_rate, mono=True).samples[0].numpy()
-        except (AudioFileError, soundfile.SoundFileError) as error:
-            raise DataError(f"{path}: {error}") from error
+        duration = _duration(path)
+        if duration > _WHOLE_SECONDS:
+            seconds = max(_WHOLE_SECONDS / 3, 2 * length / self.sample_rate)
+            start = float(rng.uniform(0, max(duration - seconds, 0)))
+            part = read_audio(path, sample_rate=self.sample_rate, mono=True, start=start, seconds=seconds)
+            return part.samples[0].numpy()
+        wave = read_audio(path, sample_rate=self.sample_rate, mono=True).samples[0].numpy()
         self._kept[item] = wave
         self._bytes += wave.nbytes
         while self._bytes > self.cache_bytes and len(self._kept) > 1:
@@ -120,8 +150,30 @@ def crop_start(wave: np.ndarray, rng: np.random.Generator, length: int, share: f
     return int(rng.choice(np.flatnonzero(inside >= share * inside.max())))
 
 
+def one_per_file(clips: Iterable[Clip]) -> list[Clip]:
+    """Clips of the same file, under whatever name, joined into one with the labels and captions of all.
+
+    Raises:
+        DataError: A file is said to be in two parts.
+    """
+    files: dict[str, Clip] = {}
+    for clip in clips:
+        known = files.setdefault(os.path.realpath(clip.path), clip)
+        if _part(known) != _part(clip):
+            parts = " and ".join(_part(each) or "none" for each in (known, clip))
+            raise DataError(f"{clip.path}: said to be in two splits, {parts}; a file belongs to one")
+        if known is not clip:
+            captions = tuple(dict.fromkeys(known.captions + clip.captions))
+            joined = replace(known, labels=known.labels | clip.labels, captions=captions)
+            files[os.path.realpath(clip.path)] = joined
+    return list(files.values())
+
+
 def inspect_clips(clips: Iterable[Clip], *, on_error: str = "skip") -> tuple[list[Clip], list[str]]:
-    """Leave out clips that cannot be opened or are empty (headers only are read).
+    """Leave out clips that cannot be read, are empty, or silent.
+
+    Up to three hours of sound are decoded for this (about ten seconds). Of larger sets only headers are read; what is
+    damaged inside is then found when it is drawn, see :class:`ClipBank`.
 
     Args:
         clips: Candidates.
@@ -130,24 +182,25 @@ def inspect_clips(clips: Iterable[Clip], *, on_error: str = "skip") -> tuple[lis
     Returns:
         The good ones, and the reasons for the others.
     """
-    if on_error not in ("skip", "raise"):
-        raise DataError(f"on_error must be 'skip' or 'raise', got {on_error!r}")
-    good, reasons = [], []
-    for clip in clips:
-        reason = _problem(clip.path)
-        if reason is None:
-            good.append(clip)
-        elif on_error == "raise":
-            raise DataError(reason)
-        else:
-            reasons.append(reason)
-    return good, reasons
+    _known_on_error(on_error)
+    reasons: list[str] = []
+    good = _readable(clips, _duration, on_error, reasons)
+    if sum(seconds for _, seconds in good) <= _DECODED_SECONDS:
+        good = _readable([clip for clip, _ in good], _decode, on_error, reasons)
+    return [clip for clip, _ in good], reasons
 
 
-def split_clips(clips: Sequence[Clip], share: float = 0.1) -> dict[str, list[Clip]]:
+def split_clips(clips: Sequence[Clip], share: float = 0.1, *, labelled: bool = True) -> dict[str, list[Clip]]:
     """Clips by their own split, or else by a hash of the name: the same file falls into the same part everywhere.
 
     Within every set of labels, about `share` each go to validation and test, at least one of each from three clips on.
+    Sets of fewer than three clips are for training; if there are no others, or labels are words of captions, they
+    are split together, with at least two clips for each part from six on.
+
+    Args:
+        clips: One per file.
+        share: Of the clips, for validation and for the test each.
+        labelled: Labels are out of a list, and not the words of captions.
 
     Raises:
         DataError: Only some of the clips say which part they belong to, or a part is not known.
@@ -159,7 +212,7 @@ def split_clips(clips: Sequence[Clip], share: float = 0.1) -> dict[str, list[Cli
             missing = clips[said.index(False)].path
             raise DataError(f"{said.count(False)} of {len(clips)} clips have no split, the first is {missing}")
         for clip in clips:
-            part = {"val": "validation", "valid": "validation"}.get(str(clip.split).lower(), str(clip.split).lower())
+            part = _part(clip)
             if part not in parts:
                 raise DataError(f"{clip.path}: unknown split {clip.split!r}; known are {', '.join(parts)}")
             parts[part].append(clip)
@@ -168,22 +221,65 @@ def split_clips(clips: Sequence[Clip], share: float = 0.1) -> dict[str, list[Cli
     for clip in clips:
         grouped.setdefault(clip.labels, []).append(clip)
     rank: Callable[[Clip], tuple[int, str]] = lambda clip: (zlib.crc32(clip.path.name.encode()), str(clip.path))  # noqa: E731
-    if all(len(group) < 3 for group in grouped.values()):
-        grouped = {frozenset(): list(clips)}
-    for _, group in sorted(grouped.items(), key=lambda pair: sorted(pair[0])):
+    rare = [labels for labels, group in grouped.items() if len(group) < 3]
+    if not labelled or len(rare) == len(grouped):
+        together = [clip for labels in rare for clip in grouped.pop(labels)]
+        grouped[frozenset()] = together
+    for labels, group in sorted(grouped.items(), key=lambda pair: sorted(pair[0])):
         ordered = sorted(group, key=rank)
-        held_out = max(1, round(share * len(ordered))) if len(ordered) >= 3 else 0
+        least = 2 if not labels and len(ordered) >= 6 else 1
+        held_out = max(least, round(share * len(ordered))) if len(ordered) >= 3 else 0
         parts["validation"] += ordered[:held_out]
         parts["test"] += ordered[held_out : 2 * held_out]
         parts["train"] += ordered[2 * held_out :]
     return parts
 
 
-def _problem(path: Path) -> str | None:
+def _part(clip: Clip) -> str | None:
+    if clip.split is None:
+        return None
+    name = str(clip.split).strip().lower()
+    return {"val": "validation", "valid": "validation"}.get(name, name)
+
+
+def _known_on_error(on_error: str) -> str:
+    if on_error not in ("skip", "raise"):
+        raise DataError(f"on_error must be 'skip' or 'raise', got {on_error!r}")
+    return on_error
+
+
+def _readable(
+    clips: Iterable[Clip], look: Callable[[Path], float], on_error: str, reasons: list[str]
+) -> list[tuple[Clip, float]]:
+    # Clips with their seconds; adds to the reasons.
+    good = []
+    for clip in clips:
+        try:
+            good.append((clip, look(clip.path)))
+        except AudioFileError as error:
+            if on_error == "raise":
+                raise DataError(str(error)) from error
+            reasons.append(str(error))
+    return good
+
+
+def _duration(path: Path) -> float:
     if not path.is_file():
-        return f"{path}: no such file"
+        raise AudioFileError(f"{path}: no such file")
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        return f"{path}: not a sound file that can be read ({error})"
-    return f"{path}: holds no samples" if info.frames == 0 else None
+        raise AudioFileError(f"{path}: not a sound file that can be read ({error})") from error
+    if info.frames == 0:
+        raise AudioFileError(f"{path}: holds no samples")
+    return info.duration
+
+
+def _decode(path: Path) -> float:
+    duration, peak = _duration(path), 0.0
+    for number in range(math.ceil(duration / _PIECE_SECONDS)):
+        piece = read_audio(path, mono=True, start=number * _PIECE_SECONDS, seconds=_PIECE_SECONDS)
+        peak = max(peak, float(piece.samples.abs().max()))
+    if peak <= AUDIBLE:
+        raise AudioFileError(f"{path}: is silent (as one channel its largest sample is {peak:.1g})")
+    return duration

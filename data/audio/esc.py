@@ -96,7 +96,7 @@ def load_esc(
     empty = [part for part, members in parts.items() if not members]
     if empty:
         raise DataError(f"{table}: no usable clips for {' and '.join(empty)}; the first problem: {[*reasons, None][0]}")
-    banks = {part: ClipBank(members, sample_rate) for part, members in parts.items()}
+    banks = {part: ClipBank(members, sample_rate, on_error=on_error) for part, members in parts.items()}
     trained = [f for f in present if f not in (test_fold, validation_fold)]
     protocol = (
         f"{name}: trained on folds {', '.join(map(str, trained))}, validated on {held_out}, tested on fold "

@@ -51,6 +51,10 @@ class SyntheticEvents:
         """One group per kind."""
         return [np.asarray([item]) for item in range(len(self))]
 
+    def source(self, item: int) -> str:
+        """The generator's name."""
+        return f"generated {self.kinds[item]}"
+
     def draw(self, item: int, rng: Rng, length: int) -> np.ndarray:
         """A new sound of the kind with root mean square 0.1, `(length,)` float32."""
         t = np.arange(length) / self.sample_rate

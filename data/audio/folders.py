@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from .bank import AudioData, paraphrases
-from .clips import Clip, ClipBank, inspect_clips, split_clips
+from .clips import Clip, ClipBank, inspect_clips, one_per_file, split_clips
+from .words import content_words
 
-__all__ = ["SUFFIXES", "content_words", "load_captions", "load_folder", "load_table"]
+__all__ = ["SUFFIXES", "load_captions", "load_folder", "load_table"]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 _SPLITS = ("train", "validation", "valid", "val", "test")
-_STOP_WORDS = """
-    a an and are as at background be by down during from for her his in into is it its nearby of off on
-    onto or out over several some sound sounds sounding someone something that the their then there they
-    this through to two up various very while with
-"""
-_STOP = frozenset(_STOP_WORDS.split())
 
 
 def load_folder(folder: str | Path, sample_rate: int, *, on_error: str = "skip") -> AudioData:
@@ -80,8 +75,8 @@ def load_table(path: str | Path, sample_rate: int, *, on_error: str = "skip") ->
     entries = []
     for number, row in enumerate(rows, start=2):
         labels = [label.strip() for label in (row.get("label") or "").split(";") if label.strip()]
-        captions = [row["caption"]] if row.get("caption") else []
-        entries.append((f"{path}, line {number}", row.get("file") or "", captions, labels, row.get("split") or None))
+        captions = row.get("caption") or None
+        entries.append(_Entry(f"{path}, line {number}", row.get("file"), captions, labels, row.get("split") or None))
     return _from_entries(path, entries, sample_rate, on_error)
 
 
@@ -89,7 +84,9 @@ def load_captions(path: str | Path, sample_rate: int, *, on_error: str = "skip")
     """AudioCaps-style JSON: a list, or `{"data": [...]}`, of `{"wav": ..., "caption": ..., "labels": "/m/068hy,..."}`.
 
     Args:
-        path: The file. `audio`, `file`, `path` do for `wav`; `captions` may be a list; labels are optional.
+        path: The file. `audio`, `file`, `path` do for `wav`; captions and labels may be lists, labels numbers. Entries
+            of the same file are one sound with all their captions. Without labels, captions that share a word
+            (:func:`~fourfold.data.audio.words.content_words`) are taken for the same sound.
         sample_rate: Hz.
         on_error: "skip" to leave out and report bad entries, "raise" to stop.
 
@@ -106,43 +103,39 @@ def load_captions(path: str | Path, sample_rate: int, *, on_error: str = "skip")
         raise DataError(f'{path}: expected a list, or {{"data": [...]}}, of entries with "wav" and "caption"')
     entries = []
     for number, item in enumerate(items):
-        name = next((item[key] for key in ("wav", "audio", "file", "path") if item.get(key)), "")
-        captions = item.get("captions") or item.get("caption") or item.get("text") or []
-        labels = item.get("labels") or item.get("label") or []
+        name = next((item[key] for key in ("wav", "audio", "file", "path") if item.get(key)), None)
+        captions = next((item[key] for key in ("captions", "caption", "text") if item.get(key)), None)
+        labels = next((item[key] for key in ("labels", "label") if item.get(key) not in (None, "", [])), None)
         labels = labels.split(",") if isinstance(labels, str) else labels
-        captions = [captions] if isinstance(captions, str) else captions
-        entries.append((f"{path}, entry {number}", str(name), captions, labels, item.get("split")))
+        entries.append(_Entry(f"{path}, entry {number}", name, captions, labels, item.get("split")))
     return _from_entries(path, entries, sample_rate, on_error)
-
-
-def content_words(caption: str) -> frozenset[str]:
-    """Words that say what is heard, with plain endings cut: two captions that share one are not mixed."""
-    words = [word for word in re.findall(r"[a-z]+", caption.lower()) if word not in _STOP and len(word) > 2]
-    return frozenset(re.sub(r"(ing|ed|es|s)$", "", word) if len(word) > 4 else word for word in words)
 
 
 def collect(
     name: str, clips: Sequence[Clip], sample_rate: int, *, balanced: bool = True, on_error: str = "skip"
 ) -> AudioData:
-    """A data set out of clips: bad files left out, split, one bank per part.
+    """A data set out of clips: one per file, bad files left out, split, one bank per part.
 
     Raises:
         DataError: Too little is left.
     """
-    good, reasons = inspect_clips(clips, on_error=on_error)
+    files = one_per_file(clips)
+    good, reasons = inspect_clips(files, on_error=on_error)
     if not good:
-        raise DataError(f"{name}: none of {len(clips)} sounds can be used; the first: {reasons[0]}")
+        raise DataError(f"{name}: none of {len(files)} sounds can be used; the first: {reasons[0]}")
     labels = frozenset().union(*(clip.labels for clip in good))
     if len(labels) < 2:
         raise DataError(f"{name}: only one label ({', '.join(labels)}); mixtures need at least two different sounds")
-    parts = split_clips(good)
+    parts = split_clips(good, labelled=balanced)
     empty = [part for part, members in parts.items() if not members]
     if empty:
         raise DataError(
             f"{name}: no clips for {' and '.join(empty)} out of {len(good)}; add clips (three per label at least) or "
             "say the split of each (train, validation, test)"
         )
-    banks = {part: ClipBank(members, sample_rate, balanced=balanced) for part, members in parts.items()}
+    banks = {
+        part: ClipBank(members, sample_rate, balanced=balanced, on_error=on_error) for part, members in parts.items()
+    }
     kinds = f"{len(labels)} labels" if balanced else "captions"
     protocol = (
         f"{name}: {len(good)} clips, {kinds}, {len(parts['train'])}/{len(parts['validation'])}/{len(parts['test'])} "
@@ -153,26 +146,62 @@ def collect(
     return AudioData(name, banks["train"], banks["validation"], banks["test"], protocol, tuple(reasons))
 
 
-def _from_entries(
-    path: Path, entries: Iterable[tuple[str, str, Sequence[str], Sequence[str], str | None]], rate: int, on_error: str
-) -> AudioData:
+@dataclass(frozen=True)
+class _Entry:
+    """A row of a table, unchecked."""
+
+    where: str
+    file: Any
+    captions: Any
+    labels: Any
+    split: str | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has labels of its own."""
+        return bool(self._texts("labels", str, int))
+
+    def clip(self, folder: Path) -> Clip:
+        """The clip it describes; ValueError says what is wrong."""
+        if not isinstance(self.file, str) or not self.file.strip():
+            raise ValueError(f"{self.where}: needs a file, got {self.file!r}")
+        captions = self._texts("captions", str)
+        labels = frozenset(self._texts("labels", str, int))
+        if not captions and not labels:
+            raise ValueError(f"{self.where}: needs a caption or label")
+        words = frozenset().union(*map(content_words, captions))
+        if not labels and not words:
+            raise ValueError(f"{self.where}: no word of {captions[0]!r} says what is heard; give it a label")
+        named = captions or tuple(text for label in sorted(labels) for text in paraphrases(label))
+        return Clip(folder / self.file, labels or words, named, self.split)
+
+    def _texts(self, name: str, *kinds: type) -> tuple[str, ...]:
+        value = getattr(self, name)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        for one in values:
+            if type(one) not in kinds:
+                wanted = "text or a number" if int in kinds else "text"
+                raise ValueError(f"{self.where}: {name} must be {wanted}, or a list of these, got {one!r}")
+        return tuple(text for one in values if (text := str(one).strip()))
+
+
+def _from_entries(path: Path, entries: Sequence[_Entry], rate: int, on_error: str) -> AudioData:
     clips, reasons, labelled = [], [], True
-    for where, file, captions, labels, split in entries:
-        captions = tuple(str(caption).strip() for caption in captions if str(caption).strip())
-        names = frozenset(str(label).strip() for label in labels if str(label).strip())
-        labelled = labelled and bool(names)
-        if not captions and names:
-            captions = tuple(text for name in sorted(names) for text in paraphrases(name))
-        names = names or frozenset().union(*(content_words(caption) for caption in captions))
-        if not file or not captions or not names:
-            reason = f"{where}: needs a file and a caption or label"
+    for entry in entries:
+        try:
+            clips.append(entry.clip(path.parent))
+            labelled = labelled and entry.labelled
+        except ValueError as error:
             if on_error == "raise":
-                raise DataError(reason)
-            reasons.append(reason)
-            continue
-        place = Path(file)
-        clips.append(Clip(place if place.is_absolute() else path.parent / place, names, captions, split))
+                raise DataError(str(error)) from error
+            reasons.append(str(error))
     if not clips:
         raise DataError(f"{path}: holds no usable entries{': ' + reasons[0] if reasons else ''}")
+    if not labelled:
+        # A label "dog bark" and a caption "a dog barks" are the same sound.
+        clips = [
+            replace(clip, labels=clip.labels.union(*map(content_words, (*clip.labels, *clip.captions))))
+            for clip in clips
+        ]
     data = collect(str(path), clips, rate, balanced=labelled, on_error=on_error)
-    return AudioData(data.name, data.train, data.validation, data.test, data.protocol, tuple(reasons) + data.skipped)
+    return replace(data, skipped=tuple(reasons) + data.skipped)

@@ -4,12 +4,14 @@ r"""Mixtures with a known target, made as a pure function of a seed.
 
 The partners n_i share no label with the target or with each other. The gain g brings the mixture to a fixed peak and
 multiplies the target as well, so that the target is what is really inside. Asked for something that is not there, the
-right answer is silence: true zeros.
+right answer is silence: true zeros. A damaged or silent recording is replaced by another draw, of the same class where
+that helps, so that a mixture remains a function of the seed, its number and the data.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,12 +22,14 @@ from torch.utils.data import Dataset
 
 from ...core.noise import hash_seed
 from ..errors import DataError
-from .bank import SoundBank
+from .bank import AUDIBLE, SoundBank, UnusableSound
+from .disjoint import DisjointLabels
 
 __all__ = ["MixingSettings", "Mixture", "Mixtures", "SeparationBatch", "collate", "mix"]
 
-_QUIET = 1e-4
 _TRIES = 20
+# Different sets of labels that are looked at before one is taken that leaves less room for others.
+_JUDGED = 100
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class MixingSettings:
 
     Args:
         seconds: Length.
-        min_sources: Fewest sounds in a mixture, at least 2.
-        max_sources: Most.
+        min_sources: Fewest sounds in a mixture, at least 2; the one asked for counts, also where it is absent.
+        max_sources: Most; where labels do not allow so many, as many as they allow.
         min_snr: Lowest level of the target over all partners together, dB.
         max_snr: Highest.
         partner_spread: Levels of the partners among each other, uniform within plus and minus this, dB.
@@ -131,19 +135,19 @@ class Mixtures(Dataset[Mixture]):
         cycle: Targets go through the classes in turn, so that a small set holds all alike.
 
     Raises:
-        DataError: The bank holds too few classes for so many sources.
+        DataError: The bank holds too few classes for `min_sources`.
     """
 
     def __init__(
         self, bank: SoundBank, settings: MixingSettings, *, seed: int, size: int | None = None, cycle: bool = False
     ) -> None:
         self.bank, self.settings, self.seed, self.size, self.cycle = bank, settings, seed, size, cycle
-        needed = settings.max_sources + (1 if settings.silence_share else 0)
-        kinds = _most_disjoint(bank, needed)
-        if kinds < needed:
+        self._disjoint = DisjointLabels(bank)
+        kinds = self._disjoint.most(settings.min_sources)
+        if kinds < settings.min_sources:
             raise DataError(
-                f"mixtures of {settings.max_sources} sources{' with silence' if settings.silence_share else ''} need "
-                f"{needed} sounds without a common label; the bank has {kinds}"
+                f"mixtures of at least {settings.min_sources} sounds (data.mixing.min_sources) need as many without a "
+                f"common label; there are {kinds}"
             )
 
     def __len__(self) -> int:
@@ -155,33 +159,48 @@ class Mixtures(Dataset[Mixture]):
         if self.size is not None and not 0 <= index < self.size:
             raise IndexError(index)
         rng = np.random.Generator(np.random.Philox(hash_seed(self.seed, index)))
-        return mix(self.bank, self.settings, rng, group=index if self.cycle else None)
+        return mix(self.bank, self.settings, rng, index if self.cycle else None, self._disjoint)
 
 
-def mix(bank: SoundBank, settings: MixingSettings, rng: np.random.Generator, group: int | None = None) -> Mixture:
+def mix(
+    bank: SoundBank,
+    settings: MixingSettings,
+    rng: np.random.Generator,
+    group: int | None = None,
+    disjoint: DisjointLabels | None = None,
+) -> Mixture:
     """One mixture.
 
     Args:
         bank: Where sounds come from.
         settings: How they are mixed.
         rng: All the randomness.
-        group: Class of the target (modulo their number); default: at random.
+        group: Class of the target (modulo their number); default: at random. Where none of its sounds can be had,
+            another class is taken, with a warning.
+        disjoint: Of the bank, if it is at hand.
 
     Raises:
-        DataError: Nothing but silence was found, or no partner without a common label.
+        DataError: Nothing but silence was found, or too few sounds without a common label.
     """
     length = round(settings.seconds * bank.sample_rate)
-    spread = settings.speed_spread
-    item, target = _audible(bank, rng, length, frozenset(), group, spread)
+    spread, fewest = settings.speed_spread, settings.min_sources - 1
+    kinds = disjoint or DisjointLabels(bank)
+    item, target = _audible(bank, rng, length, spread, _Choice(kinds, frozenset(), fewest), group)
     heard = bank.labels(item)
     absent = settings.silence_share > 0 and rng.uniform() < settings.silence_share
+    wanted = int(rng.integers(settings.min_sources, settings.max_sources + 1)) - (0 if absent else 1)
     partners, others = [], []
-    for _ in range(int(rng.integers(settings.min_sources, settings.max_sources + 1)) - (0 if absent else 1)):
-        partner, wave = _audible(bank, rng, length, heard, None, spread)
+    while room := kinds.most(wanted - len(partners), heard):
+        partner, wave = _audible(bank, rng, length, spread, _Choice(kinds, heard, room - 1))
         heard |= bank.labels(partner)
         gain = 10 ** (rng.uniform(-settings.partner_spread, settings.partner_spread) / 20)
         partners.append(wave * (gain / _rms(wave)))
         others.append(bank.captions(partner)[0])
+    if len(partners) < fewest:
+        raise DataError(
+            f"{bank.source(item)} can be mixed with {len(partners)} sounds without a common label, "
+            f"data.mixing.min_sources wants {fewest}"
+        )
     rest = np.sum(partners, axis=0)
     snr = float(rng.uniform(settings.min_snr, settings.max_snr))
     if absent:
@@ -207,26 +226,55 @@ def collate(mixtures: Sequence[Mixture]) -> SeparationBatch:
     )
 
 
+@dataclass(frozen=True)
+class _Choice:
+    # Sounds that share no label with what is heard and leave room for as many more.
+    disjoint: DisjointLabels
+    heard: frozenset[str]
+    more: int
+
+    def free(self, labels: frozenset[str]) -> bool:
+        return not labels & self.heard
+
+    def best(self, labels: frozenset[str]) -> bool:
+        return self.free(labels) and self.disjoint.most(self.more, self.heard | labels) == self.more
+
+
 def _audible(
-    bank: SoundBank,
-    rng: np.random.Generator,
-    length: int,
-    heard: frozenset[str],
-    group: int | None,
-    spread: float = 0.0,
+    bank: SoundBank, rng: np.random.Generator, length: int, spread: float, choice: _Choice, group: int | None = None
 ) -> tuple[int, np.ndarray]:
-    groups = bank.groups()
+    # The group, if one is asked for, in the first half of the tries; in the second any sound that may be taken.
+    groups, tried = bank.groups(), {}
     for attempt in range(_TRIES):
-        members = groups[int(rng.integers(len(groups))) if group is None else group % len(groups)]
+        late = attempt >= _TRIES // 2
+        members = groups[int(rng.integers(len(groups))) if group is None or late else group % len(groups)]
         item = int(members[rng.integers(len(members))])
-        if bank.labels(item) & heard:
-            if attempt < _TRIES // 2:
+        if not choice.best(bank.labels(item)):
+            if not late:
                 continue
-            item = _any_disjoint(bank, rng, heard)
-        wave = _draw(bank, item, rng, length, spread)
-        if _rms(wave) > _QUIET:
+            item = _any(bank, rng, choice)
+        try:
+            wave = _draw(bank, item, rng, length, spread)
+        except UnusableSound:
+            tried[bank.source(item)] = "damaged"
+            continue
+        if _rms(wave) > AUDIBLE:
+            if late and group is not None:
+                _warn_of_class(bank, groups[group % len(groups)], tried)
             return item, wave
-    raise DataError(f"{_TRIES} draws found nothing audible (root mean square above {_QUIET:g}); check the recordings")
+        tried[bank.source(item)] = "silent"
+    raise DataError(f"{_TRIES} draws found nothing audible (root mean square above {AUDIBLE:g}): {_list(tried)}")
+
+
+def _warn_of_class(bank: SoundBank, members: np.ndarray, tried: dict[str, str]) -> None:
+    reason = _list(tried) or "none has so few labels that others can be mixed with it"
+    name = bank.captions(int(members[0]))[0]
+    warnings.warn(f"no sound of {name!r} can be asked for, another is ({reason})", UserWarning, stacklevel=4)
+
+
+def _list(tried: dict[str, str]) -> str:
+    shown = ", ".join(f"{source} is {what}" for source, what in list(tried.items())[:3])
+    return shown + (f" and {len(tried) - 3} more" if len(tried) > 3 else "")
 
 
 def _draw(bank: SoundBank, item: int, rng: np.random.Generator, length: int, spread: float) -> np.ndarray:
@@ -238,23 +286,19 @@ def _draw(bank: SoundBank, item: int, rng: np.random.Generator, length: int, spr
     return np.interp(places, np.arange(len(wave)), wave).astype(np.float32)
 
 
-def _any_disjoint(bank: SoundBank, rng: np.random.Generator, heard: frozenset[str]) -> int:
-    for item in rng.permutation(len(bank)):
-        if not bank.labels(int(item)) & heard:
-            return int(item)
-    raise DataError(f"no sound without a common label with {', '.join(sorted(heard))} to mix with")
-
-
-def _most_disjoint(bank: SoundBank, needed: int) -> int:
-    heard: frozenset[str] = frozenset()
-    count = 0
-    for item in range(len(bank)):
-        if not bank.labels(item) & heard:
-            heard |= bank.labels(item)
-            count += 1
-        if count == needed:
-            break
-    return count
+def _any(bank: SoundBank, rng: np.random.Generator, choice: _Choice) -> int:
+    judged: dict[frozenset[str], bool] = {}
+    free = []
+    for item in map(int, rng.permutation(len(bank))):
+        labels = bank.labels(item)
+        if labels not in judged and choice.free(labels) and len(judged) < _JUDGED:
+            free.append(item)
+            judged[labels] = choice.best(labels)
+        if judged.get(labels):
+            return item
+    if free:
+        return free[0]
+    raise DataError(f"no sound without a common label with {', '.join(sorted(choice.heard))} to mix with")
 
 
 def _rms(wave: np.ndarray) -> float:

@@ -8,9 +8,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ...core.noise import hash_seed
+from ..errors import DataError
 from ..resume import FreshSampler, eval_loader, train_loader
 from .bank import AudioData
 from .catalog import load_dataset
+from .disjoint import DisjointLabels
 from .folders import load_captions, load_folder, load_table
 from .mixing import MixingSettings, Mixtures, collate
 
@@ -26,7 +28,7 @@ class SeparationDataModule(LightningDataModule):
         name: data set (see `fourfold.data.audio.dataset_names`); ignored if a folder, csv or json is given.
         folder: the user's sounds, a folder per label.
         csv: a table with columns file and caption or label.
-        json: AudioCaps-style captions.
+        json: AudioCaps-style captions; where sounds have captions only, those that share a word are one class.
         root: folder of data sets; default: FOURFOLD_DATA or the user's cache folder.
         options: settings of the data set, e.g. {kinds: [bell, engine]} or {test_fold: 3}.
         sample_rate: Hz.
@@ -60,9 +62,11 @@ class SeparationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if sum(given is not None for given in (folder, csv, json)) > 1:
-            raise ValueError("give one of data.folder, data.csv and data.json")
+            raise ValueError("give one of data.folder, data.csv and data.json, and null for the others")
         if name is None and folder is None and csv is None and json is None:
-            raise ValueError("give a data set (data.name) or the sounds themselves (data.folder, data.csv, data.json)")
+            raise ValueError(
+                "give the sounds themselves (data.folder, data.csv or data.json) or a data set (data.name)"
+            )
         if min(batch_size, batches_per_epoch, validation_size, test_size) < 1:
             raise ValueError("batch_size, batches_per_epoch, validation_size and test_size must be at least 1")
         self.name, self.folder, self.csv, self.json = name, folder, csv, json
@@ -71,6 +75,7 @@ class SeparationDataModule(LightningDataModule):
         self.validation_size, self.test_size = validation_size, test_size
         self.seed, self.num_workers, self.on_error = seed, num_workers, on_error
         self._data: AudioData | None = None
+        self._most: dict[str, int] = {}
 
     @property
     def protocol(self) -> str | None:
@@ -79,8 +84,9 @@ class SeparationDataModule(LightningDataModule):
             return None
         m = self.mixing
         sources = f"{m.min_sources}" if m.min_sources == m.max_sources else f"{m.min_sources}-{m.max_sources}"
+        fewer = "".join(f" (at most {n} in {part})" for part, n in self._most.items() if n < m.max_sources)
         return (
-            f"{self._data.protocol}; mixtures of {sources} sources of different classes, {m.seconds:g} s, SNR "
+            f"{self._data.protocol}; mixtures of {sources} sources of different classes{fewer}, {m.seconds:g} s, SNR "
             f"U({m.min_snr:g}, {m.max_snr:g}) dB, seed {self.seed}"
         )
 
@@ -109,6 +115,8 @@ class SeparationDataModule(LightningDataModule):
                 UserWarning,
                 stacklevel=2,
             )
+
+        self._most = self._room(self._data)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return train_loader(
@@ -143,6 +151,26 @@ class SeparationDataModule(LightningDataModule):
         bank = self.data.validation if part == _VALIDATION else self.data.test
         settings = replace(self.mixing, plain_captions=True, speed_spread=0.0)
         return Mixtures(bank, settings, seed=hash_seed(self.seed, part), size=size, cycle=True)
+
+    def _room(self, data: AudioData) -> dict[str, int]:
+        # How many sounds the labels of each part allow in a mixture, at most as many as are wanted.
+        m, most = self.mixing, {}
+        for part, bank in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+            most[part] = DisjointLabels(bank).most(m.max_sources)
+            if most[part] < m.min_sources:
+                raise DataError(
+                    f"{data.name}: only {most[part]} of the {len(bank)} sounds for {part} can be in a mixture, the "
+                    f"others share labels; data.mixing.min_sources is {m.min_sources}: add sounds with other labels"
+                )
+        fewest = min(most, key=lambda part: most[part])
+        if most[fewest] < m.max_sources:
+            warnings.warn(
+                f"data.mixing.max_sources is {m.max_sources}, but mixtures for {fewest} hold at most {most[fewest]} "
+                "sounds: no more of them have no label in common",
+                UserWarning,
+                stacklevel=3,
+            )
+        return most
 
     def _fixed(self, mixtures: Mixtures) -> DataLoader[Any]:
         return eval_loader(mixtures, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)

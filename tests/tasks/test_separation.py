@@ -276,6 +276,41 @@ def test_mistakes_are_one_line(
     assert "Traceback" not in error
 
 
+def sounds(folder: Path, **labels: int) -> Path:
+    rng = np.random.default_rng(0)
+    for label, count in labels.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            soundfile.write(folder / label / f"{i}.wav", 0.1 * rng.standard_normal(4000), 8000)
+    return folder
+
+
+def test_a_folder_of_two_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed start leaves nothing in the way of the next, and nothing of the user's is lost."""
+    own = "separation/flowsep-folder"
+    assert fit(config=own) == 2
+    assert "data.folder, data.csv or data.json" in capsys.readouterr().err
+    words = ["--data.folder", str(sounds(Path("two"), bell=3, rain=3))]
+    assert fit("r", *words, "--data.mixing.min_sources=3", config=own) == 1
+    assert "data.mixing.min_sources is 3" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    run = Path("runs/separation/r")
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+    assert fit("r", *words, "--model.start_from=gdss-ego_small", config=own) == 2
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+    with pytest.warns(match="data.mixing.max_sources is 3, but mixtures for training hold at most 2"):
+        assert fit("r", *words, config=own) == 0
+    assert fit("r", *words, "--model.start_from=gdss-ego_small", "--overwrite", config=own) == 2
+    assert (run / "config.yaml").exists()
+
+
+def test_a_table_with_the_configuration_for_ones_own_sounds(folder: Path) -> None:
+    files = sorted(sounds(Path("s"), bell=3, rain=3, dog=3).rglob("*.wav"))
+    Path("t.csv").write_text("\n".join(["file,label", *(f"{file},{file.parent.name}" for file in files)]))
+    assert fit("r", "--data.csv=t.csv", "--trainer.max_steps=1", config="separation/flowsep-folder") == 0
+
+
 def test_starting_from_another_model(folder: Path) -> None:
     stored = separator(folder)
     trained = load(stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 
 from fourfold.data.audio import (
     EVENTS,
+    MixingSettings,
+    Mixtures,
     SyntheticEvents,
     dataset_names,
     load_captions,
@@ -18,9 +21,10 @@ from fourfold.data.audio import (
     load_folder,
     load_table,
 )
-from fourfold.data.audio.clips import Clip, ClipBank, crop_start, split_clips
+from fourfold.data.audio import clips as clips_module
+from fourfold.data.audio.bank import UnusableSound
+from fourfold.data.audio.clips import Clip, ClipBank, crop_start, inspect_clips, one_per_file, split_clips
 from fourfold.data.audio.esc import ARCHIVE, load_esc
-from fourfold.data.audio.folders import content_words
 from fourfold.data.errors import DataError
 from fourfold.modalities.audio.mel import LogMel
 
@@ -129,6 +133,90 @@ class TestClips:
         with pytest.raises(DataError, match="unknown split 'other'"):
             split_clips([Clip(tmp_path / "a.wav", frozenset("a"), ("a",), "other")])
 
+    def test_entries_of_a_file_are_joined(self, tmp_path):
+        (tmp_path / "b.wav").symlink_to(sound(tmp_path / "a.wav"))
+        clips = [
+            Clip(tmp_path / "a.wav", frozenset("a"), ("one", "two"), "val"),
+            Clip(tmp_path / "x" / ".." / "b.wav", frozenset("b"), ("two", "three"), "validation"),
+            Clip(tmp_path / "c.wav", frozenset("c"), ("four",), "test"),
+        ]
+        joined = one_per_file(clips)
+        assert [(clip.labels, clip.captions) for clip in joined] == [
+            ({"a", "b"}, ("one", "two", "three")),
+            ({"c"}, ("four",)),
+        ]
+
+    def test_split_of_captions(self, tmp_path):
+        """A rare combination of words is as likely held out as a frequent one."""
+        clips = [Clip(tmp_path / f"{i}.wav", frozenset((f"w{i}",)), ("x",)) for i in range(40)]
+        clips += [Clip(tmp_path / f"same{i}.wav", frozenset(("w",)), ("x",)) for i in range(3)]
+        assert [len(part) for part in split_clips(clips, labelled=False).values()] == [33, 5, 5]
+        assert [len(part) for part in split_clips(clips).values()] == [41, 1, 1]
+
+
+def damaged(folder):
+    """One file per kind of damage that its header does not show, and a good one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    good = sound(folder / "good.flac", 4)
+    (folder / "cut.flac").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    wave = 0.1 * rng().standard_normal(4 * RATE)
+    soundfile.write(folder / "opposed.wav", np.stack([wave, -wave], 1), RATE)
+    wave[2 * RATE] = np.nan
+    soundfile.write(folder / "nan.wav", wave, RATE, subtype="FLOAT")
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    return {path.stem: Clip(path, frozenset((path.stem,)), (path.stem,)) for path in folder.iterdir()}
+
+
+class TestDamage:
+    def test_found_before_training(self, tmp_path):
+        clips = damaged(tmp_path)
+        good, reasons = inspect_clips(clips.values())
+        assert [clip.path.stem for clip in good] == ["good"]
+        for name, reason in (("nan", "1 of 64000 samples are NaN"), ("cut", "not a sound file"), ("silent", "silent")):
+            (found,) = (text for text in reasons if f"{name}." in text)
+            assert reason in found
+            assert found.count(str(tmp_path)) == 1
+        for name in ("cut", "nan", "silent", "opposed"):
+            with pytest.raises(DataError, match=f"{name}."):
+                inspect_clips([clips[name]], on_error="raise")
+
+    def test_large_sets_are_not_decoded(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(clips_module, "_DECODED_SECONDS", 10.0)
+        good, reasons = inspect_clips(damaged(tmp_path).values())
+        assert len(good) == 5
+        assert not reasons
+
+    @pytest.mark.parametrize("whole", [30.0, 1.0])
+    def test_found_when_drawn(self, tmp_path, monkeypatch, whole):
+        """Mixtures take other sounds and remain a function of seed and number, whatever was drawn before."""
+        monkeypatch.setattr(clips_module, "_WHOLE_SECONDS", whole)
+        clips = damaged(tmp_path)
+        for name in ("a", "b"):
+            clips[name] = Clip(sound(tmp_path / f"{name}.wav", 4), frozenset((name,)), (name,))
+        settings = MixingSettings(seconds=0.5)
+        banks = [ClipBank([clips[name] for name in sorted(clips)], RATE) for _ in range(2)]
+        first, second = (Mixtures(bank, settings, seed=1) for bank in banks)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made = [first[i] for i in range(60)]
+        damage = [str(w.message) for w in caught]
+        assert 2 <= len(damage) == len(set(damage)) <= 3
+        assert all(text.endswith("; other sounds are taken instead") for text in damage)
+        assert all(text.count(str(tmp_path)) == 1 for text in damage)
+        used = {word for m in made for word in (m.query, *m.others)}
+        assert {"a", "b", "good"} <= used <= {"a", "b", "good", *(["nan", "cut"] if whole == 1.0 else [])}
+        with pytest.warns(match="other sounds"):
+            again = [second[i] for i in reversed(range(60))][::-1]
+        for m, n in zip(made, again, strict=True):
+            assert np.array_equal(m.mixture, n.mixture)
+            assert m.query == n.query
+
+    def test_stops_where_asked_to(self, tmp_path):
+        bank = ClipBank([damaged(tmp_path)["nan"]], RATE, on_error="raise")
+        with pytest.raises(DataError, match=r"nan\.wav: 1 of 64000") as error:
+            bank.draw(0, rng(), 100)
+        assert not isinstance(error.value, UnusableSound)
+
 
 class TestFolders:
     def test_folder_per_label(self, tmp_path):
@@ -208,8 +296,73 @@ class TestFolders:
         with pytest.raises(DataError, match="not JSON"):
             load_captions(tmp_path / "c.json", RATE)
 
-    def test_words(self):
-        assert content_words("A dog is barking loudly, with sounds of rain") == {"dog", "bark", "loudly", "rain"}
+    def test_several_captions_of_a_file_are_one_sound(self, tmp_path):
+        names = ["dog barks", "rain pours", "bell rings", "engine idles", "cat meows"]
+        items = []
+        for i, letter in enumerate("abcdefghijkl"):
+            sound(tmp_path / f"{i}.wav")
+            items += [
+                {"wav": f"{i}.wav", "caption": f"{name} {letter * 3} in {part}"}
+                for name in names
+                for part in ("a", "b")
+            ]
+        (tmp_path / "link").symlink_to(tmp_path)
+        for item in items[::3]:
+            item["wav"] = f"link/{item['wav']}"
+        (tmp_path / "c.json").write_text(json.dumps(items))
+        data = load_captions(tmp_path / "c.json", RATE)
+        parts = [{clip.path.name for clip in bank.clips} for bank in (data.train, data.validation, data.test)]
+        assert [len(part) for part in parts] == [8, 2, 2]
+        assert len(set().union(*parts)) == 12
+        assert len(data.train.captions(0)) == 10
+        assert "12 clips" in data.protocol
+
+    def test_a_file_belongs_to_one_split(self, tmp_path):
+        sound(tmp_path / "0.wav")
+        (tmp_path / "t.csv").write_text("file,label,split\n0.wav,dog,train\n./0.wav,cat,test\n")
+        with pytest.raises(DataError, match=r"0\.wav: said to be in two splits, train and test"):
+            load_table(tmp_path / "t.csv", RATE)
+
+    def test_labels_and_captions_mixed(self, tmp_path):
+        """Where not all rows have labels, words decide for all."""
+        for i in range(6):
+            sound(tmp_path / f"{i}.wav")
+        rows = ["0.wav,,Dog bark,train", "1.wav,two dogs barking,,train", "2.wav,rain,,train"]
+        rows += [f"{i}.wav,rain {i},dog,{part}" for i, part in ((3, "val"), (4, "test"))]
+        (tmp_path / "t.csv").write_text("\n".join(["file,caption,label,split", *rows]))
+        train = load_table(tmp_path / "t.csv", RATE).train
+        assert train.labels(0) & train.labels(1)
+        assert not train.labels(0) & train.labels(2)
+
+    def test_numbers_and_other_languages(self, tmp_path):
+        for i in range(6):
+            sound(tmp_path / f"{i}.wav")
+
+        def load(entries, **options):
+            parts = ("train", "train", "validation", "validation", "test", "test")
+            items = [
+                {"wav": f"{i}.wav", "split": part, **e} for i, (e, part) in enumerate(zip(entries, parts, strict=True))
+            ]
+            (tmp_path / "c.json").write_text(json.dumps(items))
+            return load_captions(tmp_path / "c.json", RATE, **options)
+
+        data = load([{"labels": 0}, {"labels": [74, "rain"]}] * 3)
+        assert [data.train.labels(i) for i in range(2)] == [{"0"}, {"74", "rain"}]
+        data = load([{"caption": "犬が吠えている"}, {"caption": "雨の音"}] * 3)
+        assert not data.train.labels(0) & data.train.labels(1)
+        good = [{"caption": "a dog"}, {"caption": "rain"}]
+        for entry, message in [
+            ({"caption": 5}, r"entry 0: captions must be text, or a list of these, got 5"),
+            ({"captions": ["a dog", None]}, r"captions must be text, or a list of these, got None"),
+            ({"labels": {"a": 1}}, r"labels must be text or a number, or a list of these, got {'a': 1}"),
+            ({"labels": True}, r"got True"),
+            ({"caption": "with the 3"}, r"entry 0: no word of 'with the 3' says what is heard; give it a label"),
+            ({}, r"entry 0: needs a caption or label"),
+            ({"wav": 3, "caption": "a dog"}, r"entry 0: needs a file, got 3"),
+        ]:
+            with pytest.raises(DataError, match=message):
+                load([entry, good[1], *good * 2], on_error="raise")
+            assert len(load([entry, good[1], *good * 2]).skipped) == 1
 
 
 class TestESC:

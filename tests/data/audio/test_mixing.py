@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fourfold.data.audio import MixingSettings, Mixtures, SeparationDataModule, SyntheticEvents, collate, mix
+from fourfold.data.audio.bank import UnusableSound
+from fourfold.data.audio.disjoint import DisjointLabels
 from fourfold.data.audio.mixing import _draw
 from fourfold.data.errors import DataError
 
@@ -25,8 +28,8 @@ class Labelled:
 
     sample_rate = 1000
 
-    def __init__(self, labels, silent=()):
-        self._labels, self.silent = [frozenset(names) for names in labels], silent
+    def __init__(self, labels, silent=(), damaged=()):
+        self._labels, self.silent, self.damaged = [frozenset(names) for names in labels], silent, damaged
 
     def __len__(self):
         return len(self._labels)
@@ -40,7 +43,12 @@ class Labelled:
     def groups(self):
         return [np.asarray([i]) for i in range(len(self))]
 
+    def source(self, item):
+        return f"{item}.wav"
+
     def draw(self, item, rng, length):
+        if item in self.damaged:
+            raise UnusableSound(f"{item}.wav: damaged")
         return np.zeros(length, np.float32) if item in self.silent else rng.standard_normal(length).astype(np.float32)
 
 
@@ -82,27 +90,84 @@ def test_partners_share_no_label():
 
 
 def test_too_few_classes():
-    with pytest.raises(DataError, match="need 3 sounds without a common label; the bank has 2"):
-        Mixtures(Labelled([{"a"}, {"a", "b"}, {"b"}]), MixingSettings(max_sources=3), seed=0)
-    with pytest.raises(DataError, match="2 sources with silence need 3"):
-        Mixtures(Labelled("ab"), MixingSettings(silence_share=0.1), seed=0)
+    with pytest.raises(DataError, match=r"at least 3 sounds \(data.mixing.min_sources\).*; there are 2"):
+        Mixtures(Labelled([{"a"}, {"a", "b"}, {"b"}]), MixingSettings(min_sources=3, max_sources=3), seed=0)
+    with pytest.raises(DataError, match="there are 1"):
+        Mixtures(Labelled([{"a"}, {"a", "b"}]), MixingSettings(), seed=0)
 
 
-def test_dead_end():
-    """The first two exclude the third; the error says so instead of a loop without end."""
-    bank = Labelled([{"a", "b"}, {"b"}, {"a"}])
-    with pytest.raises(DataError, match="no sound without a common label with"):
-        [mix(bank, MixingSettings(seconds=0.1), rng(seed)) for seed in range(50)]
+@pytest.mark.parametrize(
+    ("labels", "most"),
+    [
+        (["bell", "rain", "bell;rain"], 2),
+        (["bell;rain", "bell", "rain"], 2),
+        (["a;b", "c;d", "a;c", "b;d", "e"], 3),
+        (["a;b", "b;c", "c;a"], 1),
+        (["a;x", "b;y", "a;b", "x;c", "y;d"], 3),
+        (["a"], 1),
+    ],
+)
+def test_largest_number_without_a_common_label(labels, most):
+    disjoint = DisjointLabels(Labelled([names.split(";") for names in labels]))
+    assert disjoint.most(10) == most
+    assert disjoint.most(1) == 1
+    assert disjoint.most(10, frozenset("abcdexy") | {"bell", "rain"}) == 0
 
 
-def test_silent_items_are_drawn_again():
-    bank = Labelled("abcd", silent={1})
+def test_many_captions_are_counted_quickly():
+    words = rng().integers(400, size=(3000, 8))
+    disjoint = DisjointLabels(Labelled([{"man", *map(str, row)} for row in words] + [{"dog"}, {"dog", "bark"}]))
+    assert disjoint.most(5) == 2
+
+
+def test_as_many_sounds_as_the_labels_allow():
+    settings = MixingSettings(seconds=0.1, max_sources=3, silence_share=0.3)
+    pairs = Mixtures(Labelled("ab"), settings, seed=0)
+    made = [pairs[i] for i in range(60)]
+    assert {len(m.others) for m in made} == {1}
+    assert {m.snr == -math.inf for m in made} == {True, False}
+    assert all(m.query.split()[-1] not in " ".join(m.others) for m in made)
+
+
+@pytest.mark.parametrize("labels", [[{"a", "b"}, {"b"}, {"a"}], [{"bell", "rain", "dog"}, {"bell"}, {"rain"}, {"dog"}]])
+def test_a_sound_that_excludes_all_others_is_never_mixed(labels):
+    for cycle in (False, True):
+        pairs = Mixtures(Labelled(labels), MixingSettings(seconds=0.1), seed=0, size=50, cycle=cycle)
+        with pytest.warns(match="no sound of 'item 0' can be asked for") if cycle else nullcontext():
+            queries = {pairs[i].query.split()[-1] for i in range(50)}
+        assert queries == {str(i) for i in range(1, len(labels))}
+
+
+def test_few_that_can_be_mixed_among_many():
+    bank = Labelled([{"bell", "rain"}] * 3000 + [{"bell"}, {"rain"}])
+    pairs = Mixtures(bank, MixingSettings(seconds=0.1), seed=0)
+    assert {pairs[i].query.split()[-1] for i in range(10)} == {"3000", "3001"}
+
+
+def test_partners_leave_room_for_others():
+    """With {a, b} as a partner of c there is no third sound."""
+    bank = Labelled([{"a", "b"}, {"a"}, {"b"}, {"c"}])
+    settings = MixingSettings(seconds=0.1, min_sources=3, max_sources=3)
+    for seed in range(40):
+        assert len(mix(bank, settings, rng(seed)).others) == 2
+
+
+def test_silent_and_damaged_items_are_drawn_again():
+    bank = Labelled("abcd", silent={1}, damaged={2})
     for seed in range(40):
         m = mix(bank, MixingSettings(seconds=0.1), rng(seed))
-        assert "1" not in m.query
+        assert not {"1", "2"} & {text.split()[-1] for text in (m.query, *m.others)}
         assert np.isfinite(m.mixture).all()
-    with pytest.raises(DataError, match="nothing audible"):
-        mix(Labelled("ab", silent={0, 1}), MixingSettings(seconds=0.1), rng())
+    with pytest.raises(DataError, match=r"nothing audible .*(0.wav is silent, 1.wav is damaged|1.*0.wav is silent)"):
+        mix(Labelled("ab", silent={0}, damaged={1}), MixingSettings(seconds=0.1), rng())
+
+
+def test_a_class_without_a_usable_sound_is_named_and_replaced():
+    pairs = Mixtures(Labelled("abcd", silent={1}), MixingSettings(seconds=0.1), seed=0, size=8, cycle=True)
+    with pytest.warns(match=r"no sound of 'item 1' can be asked for, another is \(1.wav is silent\)"):
+        queries = [pairs[i].query.split()[-1] for i in range(8)]
+    assert [q for i, q in enumerate(queries) if i % 4 != 1] == ["0", "2", "3", "0", "2", "3"]
+    assert queries[1] != "1"
 
 
 def test_asked_for_something_absent():
@@ -249,7 +314,7 @@ def test_collate():
 def test_bad_arguments(tmp_path):
     for arguments, message in [
         ({"folder": "a", "csv": "b"}, "one of data.folder"),
-        ({"name": None}, "give a data set"),
+        ({"name": None}, r"give the sounds themselves .* or a data set \(data.name\)"),
         ({"batch_size": 0}, "at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):
