@@ -27,6 +27,7 @@ from .bigvgan import BigVGAN
 from .files import resample
 from .mel import LogMel, MelSettings, to_peak
 from .reconstruction import GriffinLim, MixturePhaseMask, Reconstruction, Vocoder, fitted
+from .solvers import SOLVERS
 from .text import TextEncoder, TextStates
 from .text_encoders import FrozenText, build_text_encoder
 from .windows import Windows, in_windows
@@ -72,6 +73,7 @@ class Query:
         seed: Of all noise.
         temperature: Factor on the noise a generator starts from: below 1 estimates are nearer to each other and to
             their mean. Default: the model's.
+        solver: One of :data:`.SOLVERS`. Default: the model's.
     """
 
     text: str
@@ -82,6 +84,7 @@ class Query:
     start: float | None = None
     seed: int = 0
     temperature: float | None = None
+    solver: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
@@ -103,6 +106,8 @@ class Query:
             raise ValueError(f"temperature must not be negative, got {self.temperature}")
         if self.start is not None and not 0 < self.start < 1:
             raise ValueError(f"start must be a noise level between 0 and 1, got {self.start}")
+        if self.solver is not None and self.solver not in SOLVERS:
+            raise ValueError(f"unknown solver {self.solver!r}; known are {', '.join(SOLVERS)}")
 
     def scale(self, usual: float = 1.0) -> float:
         """The guidance that applies, for a model that usually takes `usual`."""
@@ -195,6 +200,16 @@ class Separator(Adapter):
             raise ValueError("this model's text encoder was learnt with it and cannot be replaced")
         self.text.use(encoder)
 
+    def look_for_text_in(self, source: str) -> None:
+        """Load the pretrained text encoder from another folder, or by another hub name, than the model says.
+
+        Raises:
+            ValueError: The model has its own.
+        """
+        if not isinstance(self.text, FrozenText):
+            raise ValueError("this model's text encoder was learnt with it and cannot be replaced")
+        self.text.look_in(source)
+
     @abstractmethod
     def estimate(self, mixture: Tensor, query: Query, ids: Sequence[int]) -> Tensor:
         """Log-mel of the wanted sound.
@@ -244,6 +259,7 @@ class Separator(Adapter):
         candidates: int = 1,
         start: float | None = None,
         temperature: float | None = None,
+        solver: str | None = None,
         overlap: float = 0.25,
         batch: int = 4,
         progress: Callable[[int, int], None] | None = None,
@@ -263,6 +279,7 @@ class Separator(Adapter):
             candidates: Estimates to average.
             start: Begin at this noise level from the mixture; default: from noise.
             temperature: Factor on the noise it begins with; default: the model's.
+            solver: One of :data:`.SOLVERS`; default: the model's.
             overlap: Share of a window that it has in common with the next, at most 0.5.
             batch: Windows computed together.
             progress: Called as `progress(done, windows)`.
@@ -277,7 +294,7 @@ class Separator(Adapter):
         samples = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave).float()
         mixture, sample_rate = _checked(samples), whole_rate(sample_rate)
         steps = self.sampling_steps if steps is None else steps
-        asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature)
+        asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature, solver)
         pieces = self.stream(
             lambda begin, end: mixture[:, begin:end],
             mixture.shape[1],
@@ -339,11 +356,9 @@ class Separator(Adapter):
             with torch.inference_mode():
                 out = self._render(parts.to(self.device), query, numbers, render, sample_rate).to(parts)
             if not torch.isfinite(out).all():
-                raise ValueError(
-                    f"the estimate is NaN or infinite: lower guidance (now {query.scale():g}) or temperature (now "
-                    f"{'as recommended' if query.temperature is None else format(query.temperature, 'g')}); if they "
-                    "are usual, the model's weights are not finite"
-                )
+                asked = {k: v for k in ("guidance", "temperature") if (v := getattr(query, k)) is not None}
+                cause = ", ".join(f"lower {name}, now {value:g}" for name, value in asked.items())
+                raise ValueError(f"the estimate is NaN or infinite: {cause or 'are the weights of the model damaged?'}")
             return out
 
         for done, (begin, part) in enumerate(in_windows(windows, read, process, batch=batch), start=1):
@@ -355,13 +370,13 @@ class Separator(Adapter):
         self, parts: Tensor, query: Query, numbers: Sequence[int], render: Reconstruction, sample_rate: int
     ) -> Tensor:
         """Windows `(B, channels, L)` at any rate to estimates of the same shape and level."""
-        heard = fitted(resample(_heard(parts), sample_rate, self.sample_rate), self.window)
-        mono, level = to_peak(heard, _PEAK)
+        audible = fitted(resample(heard(parts), sample_rate, self.sample_rate), self.window)
+        mono, level = to_peak(audible, _PEAK)
         estimate = self.estimate(self.front(mono), query, numbers)
         # The gain was taken from what is heard; phase and offset are each channel's own.
         scaled = (parts - parts.mean(-1, keepdim=True)) * level.gain[:, None]
         out = level.gain[:, None].reciprocal() * render(estimate, scaled, mono, sample_rate)
-        loud = heard.abs().amax(-1) > _SILENT_PEAK
+        loud = audible.abs().amax(-1) > _SILENT_PEAK
         return torch.where(loud[:, None, None], out, torch.zeros_like(out))
 
     def sample(self, mixture: Tensor, queries: Sequence[str], **options: Any) -> Tensor:
@@ -424,13 +439,25 @@ def whole_rate(sample_rate: float) -> int:
     return int(sample_rate)
 
 
-def _heard(parts: Tensor) -> Tensor:
-    """What a model hears of `(B, channels, L)`: the mean, or the loudest channel where the mean cancels; `(B, L)`."""
-    mean = parts.mean(1)
-    energies, kept = (x.var(-1, correction=0) for x in (parts, mean))
+def heard(parts: Tensor) -> Tensor:
+    """What a model hears of windows: the mean of their channels, or the loudest where the mean cancels them.
+
+    Args:
+        parts: `(B, channels, L)`.
+
+    Returns:
+        `(B, L)`.
+    """
+    return torch.einsum("bc,bcl->bl", channel_weights(parts), parts)
+
+
+def channel_weights(parts: Tensor) -> Tensor:
+    """How :func:`heard` adds up the channels of `(B, channels, L)`: `(B, channels)`, with sums of 1."""
+    even = torch.full_like(parts[..., 0], 1 / parts.shape[1])
+    energies, kept = (x.var(-1, correction=0) for x in (parts, parts.mean(1)))
     cancelled = kept < _CANCELLED / parts.shape[1] * energies.mean(1)
-    loudest = parts[torch.arange(len(parts)), energies.argmax(1)]
-    return torch.where(cancelled[:, None], loudest, mean)
+    loudest = torch.nn.functional.one_hot(energies.argmax(1), parts.shape[1]).to(parts)
+    return torch.where(cancelled[:, None], loudest, even)
 
 
 def _checked(wave: Tensor) -> Tensor:

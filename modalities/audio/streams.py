@@ -169,7 +169,9 @@ class AudioWriter:
         self.path, self._suffix = self._overflow, ".wav"
         try:
             self._temporary, self._file = self._opened()
-            for block in soundfile.blocks(written, _BLOCK, dtype="float32", always_2d=True):
-                self._file.write(block)
+            # A FLAC file without samples is empty, and no FLAC file.
+            if written.stat().st_size:
+                for block in soundfile.blocks(written, _BLOCK, dtype="float32", always_2d=True):
+                    self._file.write(block)
         finally:
             written.unlink(missing_ok=True)

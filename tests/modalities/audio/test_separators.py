@@ -11,11 +11,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from separators import SMALL, batch, flowsep, mask_regression
 
-from fourfold.core import DDIM, NoiseSource
+from fourfold.core import DDIM, NoiseSource, PredictorCorrector, RungeKutta, Singlestep, StochasticHeun
 from fourfold.modalities.adapter import load
 from fourfold.modalities.audio.flowsep import FlowSep
 from fourfold.modalities.audio.mask_regression import MaskRegression
-from fourfold.modalities.audio.separator import Query, Separation, _heard
+from fourfold.modalities.audio.separator import Query, Separation, heard
+from fourfold.modalities.audio.solvers import SOLVERS
 
 KINDS = [flowsep, mask_regression]
 VAE = {"channels": 8, "multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4, "latent_channels": 4}
@@ -118,11 +119,10 @@ def test_anti_phase_channels_are_heard(make):
 def test_the_loudest_channel_is_heard_only_where_the_mean_cancels():
     wave, other = sound(0.1), sound(0.1, seed=1)
     mixed = torch.stack([torch.stack([wave, -0.9 * wave]), torch.stack([wave, other]), torch.stack([-wave, wave + 9])])
-    heard = _heard(mixed)
-    assert torch.equal(heard[0], wave)
-    assert torch.equal(heard[1], mixed[1].mean(0))
-    assert torch.equal(heard[2], -wave) or torch.equal(heard[2], wave + 9)
-    assert torch.equal(_heard(mixed[:, :1])[1], wave)
+    mono = heard(mixed)
+    torch.testing.assert_close(mono, torch.stack([wave, (wave + other) / 2, mono[2]]))
+    assert any(torch.allclose(mono[2], x) for x in (-wave, wave + 9))
+    assert torch.equal(heard(mixed[:, :1])[1], wave)
 
 
 def test_frequencies_the_model_does_not_hear_are_not_lost():
@@ -202,11 +202,35 @@ def test_candidates_are_averaged_as_magnitudes():
     assert (second <= mel.exp() * 1.001 + 1e-4).all()
 
 
-def test_any_solver_of_the_core():
+@pytest.mark.parametrize(
+    "stepper",
+    [
+        DDIM(1.0),
+        Singlestep(),
+        Singlestep(2, "noise"),
+        RungeKutta("rk4", "time"),
+        PredictorCorrector(),
+        StochasticHeun(5),
+    ],
+    ids=lambda stepper: type(stepper).__name__,
+)
+def test_any_solver_of_the_core(stepper):
     model = flowsep()
     mel = model.front(sound(0.32)[None])
     query = Query("rain", steps=4)
-    assert not torch.allclose(model.estimate(mel, query, [0]), model.estimate(mel, query, [0], DDIM(1.0)))
+    solved = model.estimate(mel, query, [0], stepper)
+    assert torch.isfinite(solved).all()
+    assert not torch.equal(model.estimate(mel, query, [0]), solved)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_by_name(name):
+    model = flowsep()
+    wave = sound(0.32)
+    out = model.separate(wave, 8000, "rain", steps=3, solver=name).samples
+    assert torch.isfinite(out).all()
+    usual = model.separate(wave, 8000, "rain", steps=3).samples
+    assert torch.equal(out, usual) == (name == "multistep")
 
 
 @pytest.mark.parametrize("prediction", ["data", "velocity"])
@@ -291,6 +315,7 @@ def test_bad_input(wave, rate, query, message):
         ({"start": 1.5}, "start"),
         ({"temperature": -1.0}, "temperature"),
         ({"decoder": "magic"}, "unknown decoder"),
+        ({"solver": "magic"}, "unknown solver 'magic'; known are multistep"),
         ({"overlap": 0.9}, "overlap"),
     ],
 )
@@ -316,7 +341,7 @@ def test_bad_models(options, message):
 
 
 def test_estimates_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match=r"NaN or infinite: lower guidance \(now 1\) or temperature \(now 1e\+30\)"):
+    with pytest.raises(ValueError, match=r"NaN or infinite: lower temperature, now 1e\+30"):
         flowsep().separate(sound(0.32), 8000, "rain", temperature=1e30)
 
 
@@ -333,6 +358,10 @@ def test_a_frozen_encoder_is_loaded_when_first_used():
     assert model.separate(sound(0.32), 8000, "rain", steps=1).samples.shape == (2560,)
     with pytest.raises(ValueError, match="cannot be replaced"):
         flowsep().use_text_encoder(flowsep().text)
+    model.look_for_text_in("nofolder")
+    assert model.config()["text"]["source"] == "nofolder"
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        flowsep().look_for_text_in("nofolder")
     with pytest.raises(ValueError, match="8 channels, not 4"):
         model.use_text_encoder(flowsep(text={"name": "ngrams", "channels": 4, "buckets": 8}).text)
 
