@@ -12,7 +12,7 @@ from . import __version__
 from .tasks import COMMANDS, TASKS
 
 _USAGE = """usage: fourfold TASK COMMAND --config NAME_OR_FILE [options]
-       fourfold demo | configs | zoo | convert KIND FILE [COMPANION] OUT
+       fourfold demo | configs | zoo | convert KIND FILE [COMPANION] OUT [--overwrite]
 
 Diffusion and flow models for audio, graphs, time series and trajectories.
 """
@@ -96,13 +96,16 @@ def _zoo(args: Sequence[str]) -> int:
 
 
 def _convert(args: Sequence[str]) -> int:
-    if len(args) not in (3, 4):
-        return _fail("usage: fourfold convert KIND FILE [COMPANION] OUT")
+    words = [word for word in args if word != "--overwrite"]
+    if len(words) not in (3, 4) or any(word.startswith("-") for word in words):
+        return _fail("usage: fourfold convert KIND FILE [COMPANION] OUT [--overwrite]")
     from .modalities.convert import UnknownKind, convert
-    from .modalities.storage import ModelFolderError
+    from .modalities.storage import ModelFolderError, is_model_folder
 
     try:
-        kind, path, *companion, out = args
+        kind, path, *companion, out = words
+        if is_model_folder(out) and words == list(args):
+            return _fail(f"{out} holds a saved model; choose another folder or replace it with --overwrite")
         print(convert(kind, path, out, companion=companion[0] if companion else None))
     except UnknownKind as error:
         return _fail(str(error.args[0]))

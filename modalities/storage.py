@@ -96,7 +96,9 @@ def check_manifest(folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelFolderError(f"no model folder at {folder}")
     if not is_model_folder(folder):
-        raise ModelFolderError(f"{folder} is not a saved model: it has no {MANIFEST}")
+        run = (folder / "checkpoints").is_dir()
+        hint = f"; it is a run: `fourfold TASK export --run {folder} --out FOLDER` saves its model" if run else ""
+        raise ModelFolderError(f"{folder} is not a saved model: it has no {MANIFEST}{hint}")
     manifest = _read_json(folder / MANIFEST)
     version, files = manifest.get("format"), manifest.get("files")
     if not isinstance(version, int) or version > FORMAT:

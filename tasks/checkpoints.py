@@ -19,6 +19,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from ..modalities.adapter import Adapter
+from ..modalities.registry import UnknownAdapter, find
 from .errors import CheckpointError, UserError
 
 
@@ -161,6 +163,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     good = newest_good(path.parent, without=path)
     hint = f"; the newest good one is {good}" if good else ""
     raise CheckpointError(f"checkpoint {path} {problem}{hint}")
+
+
+def trained_adapter(path: str | Path) -> Adapter:
+    """The model of a training checkpoint with its averaged weights, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds no model that this version can build.
+    """
+    checkpoint = read_checkpoint(path)
+    described = checkpoint.get("fourfold", {})
+    prefix = "adapter."
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    try:
+        adapter = find(str(described.get("adapter")))(**described["config"])
+        adapter.load_state_dict(weights)
+    except (UnknownAdapter, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"cannot rebuild the model of {path}: {str(error).strip().splitlines()[0]}") from error
+    return adapter.eval()
 
 
 def newest_good(folder: str | Path, *, without: Path | None = None) -> Path | None:

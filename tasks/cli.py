@@ -25,6 +25,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..data.errors import DataError
+from ..modalities.missing import MissingPart
 from ..modalities.registry import UnknownAdapter
 from ..modalities.storage import ModelFolderError
 from . import COMMANDS
@@ -47,7 +48,15 @@ ALLOWED_IMPORTS = (
     "torch.nn",
 )
 
-EXPECTED_ERRORS = (UserError, DataError, ModelFolderError, UnknownAdapter, MisconfigurationException, OSError)
+EXPECTED_ERRORS = (
+    UserError,
+    DataError,
+    MissingPart,
+    ModelFolderError,
+    UnknownAdapter,
+    MisconfigurationException,
+    OSError,
+)
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -103,7 +112,8 @@ class TaskCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Commands and the arguments of their methods that are not options."""
         given = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "weights_only"}
-        return {command: given | ({"return_predictions"} if command == "predict" else set()) for command in COMMANDS}
+        more = {"predict": {"return_predictions"}, "export": {"overwrite"}}
+        return {command: given | more.get(command, set()) for command in COMMANDS}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
@@ -124,6 +134,8 @@ class TaskCLI(LightningCLI):
         parser.add_argument(
             "--run", type=str | None, default=None, help=f"Run folder, or NAME for runs/TASK/NAME, {use}."
         )
+        if subcommand == "export":
+            parser.add_argument("--overwrite", action="store_true", help="Replace a saved model in the folder.")
         if subcommand == "fit":
             parser.add_argument("--overwrite", action="store_true", help="Start anew in a run folder that is in use.")
             parser.add_argument("--checkpoint_every", type=int, default=200, help="Steps between writes of last.ckpt.")
@@ -191,6 +203,8 @@ class TaskCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "export":
+            return kwargs | {"overwrite": self.config[subcommand].overwrite}
         return kwargs | ({"weights_only": True} if subcommand in ("fit", "validate", "test", "predict") else {})
 
     def _with_config_of_run(self, args: Sequence[str]) -> list[str]:

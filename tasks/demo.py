@@ -281,7 +281,7 @@ def separation(out: Path, short: bool) -> Section:
     from ..data.audio import SeparationDataModule, collate
     from ..modalities.audio.files import write_audio
     from . import separation as task
-    from .separate import load_separator
+    from .separate import load_separators
     from .trainer import format_table
 
     name = "flowsep-vae-synthetic"
@@ -289,7 +289,7 @@ def separation(out: Path, short: bool) -> Section:
     data.setup()
     print(f"{name} from the zoo, on mixtures it has never heard, beside its baselines", flush=True)
     with torch.no_grad():
-        judge = task.SeparationTask(load_separator(name)).eval()
+        judge = task.SeparationTask(load_separators(name)[name]).eval()
         table = judge.measure(data, out, num_samples=data.test_size, steps=1 if short else None, seed=0)
     print(format_table({method: dict(row) for method, row in table.items()}), flush=True)
     # A recording of several windows: pairs one after the other, and one of their sounds.

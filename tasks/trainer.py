@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from ..modalities.storage import is_model_folder
 from .checkpoints import AtomicCheckpointIO, LastCheckpoint, best_checkpoint, read_checkpoint
 from .errors import CheckpointError, UserError
 from .interrupts import StopBetweenBatches
@@ -103,6 +104,7 @@ class TaskTrainer(Trainer):
         ckpt_path: str | None = None,
         out: str | None = None,
         max_megabytes: float | None = None,
+        overwrite: bool = False,
     ) -> Path:
         """Save a trained model as a folder that fourfold.load reads.
 
@@ -112,9 +114,12 @@ class TaskTrainer(Trainer):
             ckpt_path: Checkpoint, or "best" or "last" of --run.
             out: Folder to write; required.
             max_megabytes: Round weights to 16 bits, and the largest matrices to 8 where the file would be larger.
+            overwrite: Replace a saved model in that folder.
         """
         if out is None:
             raise UserError("export needs --out FOLDER")
+        if is_model_folder(out) and not overwrite:
+            raise UserError(f"{out} holds a saved model; choose another folder or replace it with --overwrite")
         checkpoint = load_weights(model, ckpt_path)
         model.restored(checkpoint)
         card = {

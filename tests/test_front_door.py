@@ -68,6 +68,7 @@ def test_task_help(task, capsys):
         (["forcasting", "fit"], ["forcasting", "forecasting"]),
         (["forecasting", "fitt"], ["fitt", "fit"]),
         (["convert", "a"], ["KIND FILE [COMPANION] OUT"]),
+        (["convert", "a", "b", "--force", "c"], ["[--overwrite]"]),
         (["convert", "a", "b", "c"], ["known kinds"]),
     ],
 )

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..missing import MissingPart
 from .files import resample
 
 __all__ = ["Clap", "ListenerError", "Tagger", "frechet_distance", "hit_rate", "nearest_class", "tag_scores"]
@@ -29,7 +30,7 @@ __all__ = ["Clap", "ListenerError", "Tagger", "frechet_distance", "hit_rate", "n
 _CLAP_RATE = 48_000
 
 
-class ListenerError(RuntimeError):
+class ListenerError(MissingPart):
     """A pretrained listener or its package is not here; the message says how to get it."""
 
 

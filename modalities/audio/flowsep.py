@@ -42,6 +42,7 @@ from ..registry import register
 from .representations import build_representation
 from .separation_unet import SeparationUNet
 from .separator import MixtureBatch, Query, Separator, noise_of
+from .solvers import grid_for, solver_named
 from .text import TextStates
 
 __all__ = ["ConditionedUNet", "FlowSep", "check_fit"]
@@ -191,13 +192,14 @@ class FlowSep(Separator):
             mixture: `(B, frames, num_bands)`.
             query: What is asked for.
             ids: Numbers of the windows.
-            stepper: Any solver of the core; default: the multistep family's.
+            stepper: Any solver of the core; default: the query's, and the multistep family's.
         """
         r = self.representation
         shown = r.condition(mixture)
         denoiser, condition = self._guided(query, shown)
         begin = denoiser.path.schedule.t_max if query.start is None else query.start
-        sampler = Sampler(stepper or Multistep(), _grid(begin, query.steps), query.steps)
+        chosen = stepper or solver_named(query.solver) or Multistep()
+        sampler = Sampler(chosen, grid_for(chosen, _grid(begin, query.steps)), query.steps)
         temperature = self.temperature if query.temperature is None else query.temperature
         # From pure noise nothing of x_0 is left; from the mixture, its own state is what is perturbed.
         nothing = shown.new_zeros(len(mixture), r.channels, *shown.shape[2:])

@@ -91,7 +91,7 @@ class MaskRegression(Separator):
         return (weights * error).flatten(1).sum(1) / weights.flatten(1).sum(1)
 
     def estimate(self, mixture: Tensor, query: Query, ids: Sequence[int]) -> Tensor:
-        """See :class:`.Separator`; steps, candidates, start and seed mean nothing here.
+        """See :class:`.Separator`; steps, solver, candidates, start and seed mean nothing here.
 
         Guidance moves the regressed state like a generator's prediction.
         """

@@ -15,12 +15,14 @@ import math
 import warnings
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import short_time
 from .torchaudio_compat import torchaudio
 
-__all__ = ["Level", "LogMel", "MelSettings", "to_peak"]
+__all__ = ["Level", "LogMel", "MelSettings", "band_centres", "to_peak"]
 
 
 @dataclass(frozen=True)
@@ -128,25 +130,11 @@ class LogMel(nn.Module):
         Returns:
             `(*, 1 + L // hop_length, n_fft // 2 + 1)`.
         """
-        s = self.settings
-        if wave.shape[-1] <= s.n_fft // 2:
-            raise ValueError(
-                f"{wave.shape[-1]} samples are too few for a {s.n_fft}-point transform: pad to at least "
-                f"{s.n_fft // 2 + 1}"
-            )
-        flat = wave.reshape(-1, wave.shape[-1])
-        spectrum = torch.stft(
-            flat, s.n_fft, s.hop_length, window=self.window.to(wave.dtype), pad_mode="reflect", return_complex=True
-        )
-        return spectrum.transpose(1, 2).reshape(*wave.shape[:-1], spectrum.shape[2], spectrum.shape[1])
+        return short_time.spectrum(wave, self.window, self.settings.hop_length)
 
     def waveform(self, spectrum: Tensor, length: int) -> Tensor:
         """Inverse of :meth:`spectrum`, `(*, length)`."""
-        s = self.settings
-        flat = spectrum.reshape(-1, *spectrum.shape[-2:]).transpose(1, 2)
-        window = self.window.to(spectrum.real.dtype)
-        wave = torch.istft(flat, s.n_fft, s.hop_length, window=window, length=length)
-        return wave.reshape(*spectrum.shape[:-2], length)
+        return short_time.waveform(spectrum, self.window, self.settings.hop_length, length)
 
     def from_spectrum(self, spectrum: Tensor) -> Tensor:
         """Log-mel of a complex spectrum `(*, T, F)`, all its frames: `(*, T, num_bands)`."""
@@ -196,6 +184,16 @@ def to_peak(wave: Tensor, peak: float = 0.5) -> tuple[Tensor, Level]:
     gain = torch.where(largest > 0, peak / (largest + 1e-8), torch.ones_like(largest))
     level = Level(offset, gain)
     return level.apply(wave), level
+
+
+def band_centres(settings: MelSettings) -> np.ndarray:
+    """Hz of the peaks of the bands' triangles, `(num_bands,)`, evenly spaced on the Slaney scale."""
+
+    def mel(hertz: float) -> float:
+        return hertz / (200 / 3) if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+    inner = np.linspace(mel(settings.f_min), mel(settings.f_max), settings.num_bands + 2)[1:-1]
+    return np.where(inner < 15, inner * (200 / 3), 1000 * np.exp((inner - 15) * math.log(6.4) / 27))
 
 
 def _triangles(s: MelSettings, norm: str | None) -> Tensor:

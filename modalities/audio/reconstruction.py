@@ -5,9 +5,11 @@ A mel spectrogram has no phase. The mixture it was separated from has one:
 .. math:: \hat x = \mathrm{ISTFT}\big( m \odot X \big), \qquad
    m_{tf} = \sum_b P_{bf} \min(e^{\hat S_{tb} - S^{mix}_{tb}}, 1)
 
-with P interpolating linearly between the centres of the bands. Such an estimate is aligned in time with the mixture,
-has its level, and mixture minus estimate is the residual. Griffin and Lim's iteration starts from the mixture's phase;
-a vocoder invents a phase of its own, so that its output must never be judged by sample-wise errors such as the SDR.
+with P interpolating linearly between the centres of the bands, at the mixture's own rate (:mod:`.band_mask`). Such an
+estimate is aligned in time with the mixture, has its level, and mixture minus estimate is the residual. Griffin and
+Lim's iteration starts from the mixture's phase; a vocoder invents a phase of its own, so that its output must never be
+judged by sample-wise errors such as the SDR. Both render what was heard once, at the front end's rate; every channel
+gets it at the level that the mask leaves there.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from .band_mask import BandMask
 from .bigvgan import BigVGAN
+from .files import resample
 from .mel import LogMel
 
-__all__ = ["GriffinLim", "MixturePhaseMask", "Reconstruction", "Vocoder", "band_ratio"]
+__all__ = ["GriffinLim", "MixturePhaseMask", "Reconstruction", "Vocoder", "band_ratio", "fitted"]
 
 _ROUNDS = 20
 
@@ -34,15 +38,20 @@ class Reconstruction(Protocol):
     aligned: ClassVar[bool]
     """Whether the result has the mixture's phase and level: a residual and sample-wise metrics make sense."""
 
-    def __call__(self, log_mel: Tensor, mixture: Tensor) -> Tensor:
+    def __call__(
+        self, log_mel: Tensor, mixture: Tensor, heard: Tensor | None = None, sample_rate: int | None = None
+    ) -> Tensor:
         """Samples of the estimate.
 
         Args:
-            log_mel: Estimate for the mono mix of the mixture, `(B, T, num_bands)`, T = L // hop_length.
-            mixture: The samples it was made from, `(B, channels, L)`.
+            log_mel: Estimate for what was heard, `(B, T, num_bands)`, T = L' // hop_length.
+            mixture: `(B, channels, L)` at `sample_rate`.
+            heard: What the estimate was made from, `(B, L')` at the front end's rate; default: the mean of the
+                mixture's channels, resampled.
+            sample_rate: Hz of the mixture; default: the front end's.
 
         Returns:
-            `(B, channels, L)`; every channel gets the estimate.
+            `(B, channels, L)` at `sample_rate`.
         """
         ...
 
@@ -60,11 +69,12 @@ class MixturePhaseMask:
     def __init__(self, front: LogMel) -> None:
         self.front = front
 
-    def __call__(self, log_mel: Tensor, mixture: Tensor) -> Tensor:
-        _check(self.front, log_mel, mixture)
-        spectrum = self.front.spectrum(mixture)
-        ratio = band_ratio(log_mel, self.front.from_spectrum(spectrum.mean(1)))
-        return self.front.waveform(spectrum * self.front.to_bins(ratio)[:, None], mixture.shape[-1])
+    def __call__(
+        self, log_mel: Tensor, mixture: Tensor, heard: Tensor | None = None, sample_rate: int | None = None
+    ) -> Tensor:
+        heard = _checked(self.front, log_mel, mixture, heard, sample_rate)
+        ratio = band_ratio(log_mel, self.front.from_spectrum(self.front.spectrum(heard)))
+        return BandMask(self.front, sample_rate)(ratio, mixture)
 
 
 class GriffinLim:
@@ -87,12 +97,14 @@ class GriffinLim:
             raise ValueError(f"need num_iterations >= 1 and 0 <= momentum < 1, got {num_iterations} and {momentum}")
         self.front, self.num_iterations, self.momentum = front, num_iterations, momentum
 
-    def __call__(self, log_mel: Tensor, mixture: Tensor) -> Tensor:
-        _check(self.front, log_mel, mixture)
-        spectrum = self.front.spectrum(mixture.mean(1))
+    def __call__(
+        self, log_mel: Tensor, mixture: Tensor, heard: Tensor | None = None, sample_rate: int | None = None
+    ) -> Tensor:
+        heard = _checked(self.front, log_mel, mixture, heard, sample_rate)
+        spectrum = self.front.spectrum(heard)
         magnitude = self.magnitude(_extend(log_mel, spectrum.shape[1]))
-        wave = self.iterate(magnitude, spectrum, mixture.shape[-1])
-        return wave[:, None].expand(-1, mixture.shape[1], -1).clone()
+        wave = self.iterate(magnitude, spectrum, heard.shape[-1])
+        return _in_channels(self.front, wave, log_mel, mixture, heard, sample_rate)
 
     def magnitude(self, log_mel: Tensor) -> Tensor:
         """Non-negative STFT magnitudes with (nearly) these mel bands, `(B, T, num_bands)` to `(B, T, F)`.
@@ -148,12 +160,14 @@ class Vocoder:
             )
         self.front, self.generator = front, generator
 
-    def __call__(self, log_mel: Tensor, mixture: Tensor) -> Tensor:
-        _check(self.front, log_mel, mixture)
-        length = mixture.shape[-1]
+    def __call__(
+        self, log_mel: Tensor, mixture: Tensor, heard: Tensor | None = None, sample_rate: int | None = None
+    ) -> Tensor:
+        heard = _checked(self.front, log_mel, mixture, heard, sample_rate)
+        length = heard.shape[-1]
         frames = -(-length // self.front.settings.hop_length)
         wave = self.generator.waveform(_extend(log_mel, frames))[:, :length]
-        return wave[:, None].expand(-1, mixture.shape[1], -1).clone()
+        return _in_channels(self.front, wave, log_mel, mixture, heard, sample_rate)
 
 
 def band_ratio(log_mel: Tensor, mixture_log_mel: Tensor) -> Tensor:
@@ -181,12 +195,39 @@ def _phase(spectrum: Tensor) -> Tensor:
     return spectrum / (spectrum.abs() + 1e-16)
 
 
-def _check(front: LogMel, log_mel: Tensor, mixture: Tensor) -> None:
+def _in_channels(
+    front: LogMel, wave: Tensor, log_mel: Tensor, mixture: Tensor, heard: Tensor, sample_rate: int | None
+) -> Tensor:
+    """A rendering `(B, L')` of what was heard, in every channel of the mixture, scaled by the energies masks leave."""
+    rate, length = front.settings.sample_rate, mixture.shape[-1]
+    own = rate if sample_rate is None else sample_rate
+    out = fitted(resample(wave, rate, own), length)[:, None]
+    if mixture.shape[1] == 1:
+        return out
+    spectrum = front.spectrum(heard)
+    gains = front.to_bins(band_ratio(log_mel, front.from_spectrum(spectrum)))
+    channels = front.spectrum(fitted(resample(mixture, own, rate), heard.shape[-1]))
+    energy = (gains * spectrum.abs()).square().sum((-2, -1))[:, None]
+    energies = (gains[:, None] * channels.abs()).square().sum((-2, -1))
+    return out * (energies / energy.clamp(min=torch.finfo(energy.dtype).tiny)).sqrt()[..., None]
+
+
+def fitted(samples: Tensor, length: int) -> Tensor:
+    """`(*, L)` cut or followed by silence: `(*, length)`."""
+    return torch.nn.functional.pad(samples[..., :length], (0, max(0, length - samples.shape[-1])))
+
+
+def _checked(front: LogMel, log_mel: Tensor, mixture: Tensor, heard: Tensor | None, sample_rate: int | None) -> Tensor:
+    """What was heard, of a length that the estimate fits."""
     if mixture.ndim != 3:
         raise ValueError(f"mixture must be (B, channels, L), got shape {tuple(mixture.shape)}")
-    expected = (len(mixture), max(1, front.settings.frames(mixture.shape[-1])), front.settings.num_bands)
+    if heard is None:
+        rate = front.settings.sample_rate
+        heard = resample(mixture.mean(1), rate if sample_rate is None else sample_rate, rate)
+    expected = (len(mixture), max(1, front.settings.frames(heard.shape[-1])), front.settings.num_bands)
     if tuple(log_mel.shape) != expected:
         raise ValueError(
-            f"log_mel of shape {tuple(log_mel.shape)} does not fit a mixture of {mixture.shape[-1]} samples: "
+            f"log_mel of shape {tuple(log_mel.shape)} does not fit a mixture of {heard.shape[-1]} samples: "
             f"expected {expected}"
         )
+    return heard

@@ -41,6 +41,7 @@ from .reference_checkpoints import FlowSepParts, read_flowsep
 from .representations import VAELatents
 from .separation_unet import SeparationUNet
 from .separator import MixtureBatch, Query, Separator, noise_of
+from .solvers import grid_for, solver_named
 from .text import TextStates
 
 __all__ = ["ReferenceFlowSep", "convert_flowsep"]
@@ -159,7 +160,8 @@ class ReferenceFlowSep(Separator):
         return self._loss(x_0, noise.spawn(_LOSS), condition=condition).value
 
     def estimate(self, mixture: Tensor, query: Query, ids: Sequence[int], stepper: Stepper | None = None) -> Tensor:
-        """See :class:`.Separator`; `stepper` takes a solver of the core instead of the published Euler steps."""
+        """See :class:`.Separator`; a solver of the core replaces the published Euler steps where one is asked for."""
+        stepper = stepper or solver_named(query.solver)
         r = self.representation
         shown = r.condition(mixture)
         total = torch.zeros_like(mixture)
@@ -207,7 +209,7 @@ class ReferenceFlowSep(Separator):
         if query.scale() != 1:
             free = self._condition(mixture, self._words(query.negative, len(x)))
             denoiser = ClassifierFree(denoiser, query.scale(), free)
-        sampler = Sampler(stepper, UniformGrid(end=0.0), query.steps)
+        sampler = Sampler(stepper, grid_for(stepper, UniformGrid(end=0.0)), query.steps)
         start = query.start if query.start is not None else self.denoiser.path.schedule.t_max
         return sampler(denoiser, x, generator=noise, condition=condition, start=start).x
 

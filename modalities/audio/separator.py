@@ -2,14 +2,18 @@
 
 A separator sees the mixture as log-mel windows of a fixed length at a peak of 0.5, estimates the log-mel of what the
 description asks for, and renders it (:mod:`.reconstruction`). Rates, channels and levels of the user's recording are
-kept: every window is resampled to the model's rate, judged on the mean of its channels, and brought back.
+kept. What the model hears of a window is the mean of its channels at the model's rate, or the channel of largest energy
+where the mean cancels them: where its energy is less than a tenth of what unrelated channels would leave in it. Every
+window decides for itself, so that nothing depends on what lies minutes away.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +26,8 @@ from ..adapter import Adapter
 from .bigvgan import BigVGAN
 from .files import resample
 from .mel import LogMel, MelSettings, to_peak
-from .reconstruction import GriffinLim, MixturePhaseMask, Reconstruction, Vocoder
+from .reconstruction import GriffinLim, MixturePhaseMask, Reconstruction, Vocoder, fitted
+from .solvers import SOLVERS
 from .text import TextEncoder, TextStates
 from .text_encoders import FrozenText, build_text_encoder
 from .windows import Windows, in_windows
@@ -33,6 +38,10 @@ DECODERS = ("auto", "mask", "vocoder", "griffinlim")
 _PEAK = 0.5
 # A window this much below full scale is taken as silence; bringing it to the usual peak would only amplify noise.
 _SILENT_PEAK = 1e-4
+# Unrelated channels leave a share 1 / channels of their energy in their mean; this much of that means cancellation.
+_CANCELLED = 0.1
+# Ambisonics of the seventh order has 64; more are samples taken for channels.
+_MOST_CHANNELS = 64
 
 
 class MixtureBatch(Protocol):
@@ -64,6 +73,7 @@ class Query:
         seed: Of all noise.
         temperature: Factor on the noise a generator starts from: below 1 estimates are nearer to each other and to
             their mean. Default: the model's.
+        solver: One of :data:`.SOLVERS`. Default: the model's.
     """
 
     text: str
@@ -74,18 +84,30 @@ class Query:
     start: float | None = None
     seed: int = 0
     temperature: float | None = None
+    solver: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise ValueError("the query is empty: describe the sound to keep, for example 'a dog barking'")
+        if self.negative is not None and not isinstance(self.negative, str):
+            raise ValueError(f"the negative query is a description in words, got {self.negative!r}")
         if self.negative is not None and not self.negative.strip():
             raise ValueError("the negative query is empty: describe the sound to avoid, or leave it out")
+        for name in ("steps", "candidates", "seed"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.steps < 1 or self.candidates < 1:
             raise ValueError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
+        for name in ("guidance", "start", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
         if self.temperature is not None and self.temperature < 0:
             raise ValueError(f"temperature must not be negative, got {self.temperature}")
         if self.start is not None and not 0 < self.start < 1:
             raise ValueError(f"start must be a noise level between 0 and 1, got {self.start}")
+        if self.solver is not None and self.solver not in SOLVERS:
+            raise ValueError(f"unknown solver {self.solver!r}; known are {', '.join(SOLVERS)}")
 
     def scale(self, usual: float = 1.0) -> float:
         """The guidance that applies, for a model that usually takes `usual`."""
@@ -178,6 +200,16 @@ class Separator(Adapter):
             raise ValueError("this model's text encoder was learnt with it and cannot be replaced")
         self.text.use(encoder)
 
+    def look_for_text_in(self, source: str) -> None:
+        """Load the pretrained text encoder from another folder, or by another hub name, than the model says.
+
+        Raises:
+            ValueError: The model has its own.
+        """
+        if not isinstance(self.text, FrozenText):
+            raise ValueError("this model's text encoder was learnt with it and cannot be replaced")
+        self.text.look_in(source)
+
     @abstractmethod
     def estimate(self, mixture: Tensor, query: Query, ids: Sequence[int]) -> Tensor:
         """Log-mel of the wanted sound.
@@ -227,6 +259,7 @@ class Separator(Adapter):
         candidates: int = 1,
         start: float | None = None,
         temperature: float | None = None,
+        solver: str | None = None,
         overlap: float = 0.25,
         batch: int = 4,
         progress: Callable[[int, int], None] | None = None,
@@ -246,6 +279,7 @@ class Separator(Adapter):
             candidates: Estimates to average.
             start: Begin at this noise level from the mixture; default: from noise.
             temperature: Factor on the noise it begins with; default: the model's.
+            solver: One of :data:`.SOLVERS`; default: the model's.
             overlap: Share of a window that it has in common with the next, at most 0.5.
             batch: Windows computed together.
             progress: Called as `progress(done, windows)`.
@@ -254,12 +288,13 @@ class Separator(Adapter):
             The estimate and how it was rendered.
 
         Raises:
-            ValueError: Empty query, no samples, samples that are NaN or infinite, or settings that make no sense.
+            ValueError: Empty query, no samples, samples that are NaN or infinite, more than 64 channels, or settings
+                that make no sense or lead to an estimate that is not finite.
         """
         samples = torch.as_tensor(np.asarray(wave) if not isinstance(wave, Tensor) else wave).float()
-        mixture = _checked(samples, sample_rate)
+        mixture, sample_rate = _checked(samples), whole_rate(sample_rate)
         steps = self.sampling_steps if steps is None else steps
-        asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature)
+        asked = Query(query, negative, guidance, steps, candidates, start, seed, temperature, solver)
         pieces = self.stream(
             lambda begin, end: mixture[:, begin:end],
             mixture.shape[1],
@@ -307,39 +342,41 @@ class Separator(Adapter):
         Yields:
             Start, and the samples `(channels, n)` from there on.
         """
-        if sample_rate < 1 or length < 1 or batch < 1 or not 0 <= overlap <= 0.5:
+        sample_rate = whole_rate(sample_rate)
+        if length < 1 or batch < 1 or not 0 <= overlap <= 0.5:
             raise ValueError(
-                f"need sample_rate >= 1, at least one sample, batch >= 1 and overlap in [0, 0.5]; got {sample_rate}, "
-                f"{length}, {batch}, {overlap}"
+                f"need at least one sample, batch >= 1 and overlap in [0, 0.5]; got {length}, {batch}, {overlap}"
             )
         render = self.reconstruction(decoder)
-        window = max(1, round(self.seconds * sample_rate))
+        # Two samples are the least that a transform can reflect.
+        window = max(2, round(self.seconds * sample_rate))
         windows = Windows(length, window, int(overlap * window))
 
         def process(parts: Tensor, numbers: Sequence[int]) -> Tensor:
             with torch.inference_mode():
-                heard = self._at_own_rate(parts.to(self.device), sample_rate)
-                estimate = self._render(heard, query, numbers, render)
-                out = resample(estimate, self.sample_rate, sample_rate)[..., :window]
-            return torch.nn.functional.pad(out, (0, window - out.shape[-1])).to(parts)
+                out = self._render(parts.to(self.device), query, numbers, render, sample_rate).to(parts)
+            if not torch.isfinite(out).all():
+                asked = {k: v for k in ("guidance", "temperature") if (v := getattr(query, k)) is not None}
+                cause = ", ".join(f"lower {name}, now {value:g}" for name, value in asked.items())
+                raise ValueError(f"the estimate is NaN or infinite: {cause or 'are the weights of the model damaged?'}")
+            return out
 
         for done, (begin, part) in enumerate(in_windows(windows, read, process, batch=batch), start=1):
             yield begin, part
             if progress is not None:
                 progress(done, len(windows))
 
-    def _at_own_rate(self, parts: Tensor, sample_rate: int) -> Tensor:
-        heard = resample(parts, sample_rate, self.sample_rate)[..., : self.window]
-        return torch.nn.functional.pad(heard, (0, self.window - heard.shape[-1]))
-
-    def _render(self, parts: Tensor, query: Query, numbers: Sequence[int], render: Reconstruction) -> Tensor:
-        """Windows `(B, channels, window)` at the model's rate to estimates of the same shape and level."""
-        mono, level = to_peak(parts.mean(1), _PEAK)
-        log_mel = self.front(mono)
-        estimate = self.estimate(log_mel, query, numbers)
-        # The level was taken from the mean of the channels, the phase comes from each of them.
-        out = level.gain[:, None].reciprocal() * render(estimate, (parts - level.offset[:, None]) * level.gain[:, None])
-        loud = parts.mean(1).abs().amax(-1) > _SILENT_PEAK
+    def _render(
+        self, parts: Tensor, query: Query, numbers: Sequence[int], render: Reconstruction, sample_rate: int
+    ) -> Tensor:
+        """Windows `(B, channels, L)` at any rate to estimates of the same shape and level."""
+        audible = fitted(resample(heard(parts), sample_rate, self.sample_rate), self.window)
+        mono, level = to_peak(audible, _PEAK)
+        estimate = self.estimate(self.front(mono), query, numbers)
+        # The gain was taken from what is heard; phase and offset are each channel's own.
+        scaled = (parts - parts.mean(-1, keepdim=True)) * level.gain[:, None]
+        out = level.gain[:, None].reciprocal() * render(estimate, scaled, mono, sample_rate)
+        loud = audible.abs().amax(-1) > _SILENT_PEAK
         return torch.where(loud[:, None, None], out, torch.zeros_like(out))
 
     def sample(self, mixture: Tensor, queries: Sequence[str], **options: Any) -> Tensor:
@@ -366,7 +403,7 @@ class Separator(Adapter):
             for text in dict.fromkeys(queries):
                 chosen = [i for i, query in enumerate(queries) if query == text]
                 for some in (chosen[i : i + 16] for i in range(0, len(chosen), 16)):
-                    out[some] = self._render(parts[some], Query(text, **options), some, decoder)
+                    out[some] = self._render(parts[some], Query(text, **options), some, decoder, self.sample_rate)
         return out[:, 0, :length].to(mixture)
 
     def states(self, queries: Sequence[str], noise: NoiseSource | None = None, dropout: float = 0.0) -> TextStates:
@@ -389,14 +426,51 @@ def noise_of(seed: int, ids: Sequence[int], candidate: int) -> NoiseSource:
     return NoiseSource(hash_seed(seed, candidate), ids)
 
 
-def _checked(wave: Tensor, sample_rate: int) -> Tensor:
+def whole_rate(sample_rate: float) -> int:
+    """A sample rate as a whole number of Hz.
+
+    Raises:
+        ValueError: It is none, or less than 1.
+    """
+    if not isinstance(sample_rate, Real) or not math.isfinite(sample_rate) or sample_rate != int(sample_rate):
+        raise ValueError(f"sample_rate must be a whole number of Hz, got {sample_rate!r}")
+    if sample_rate < 1:
+        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    return int(sample_rate)
+
+
+def heard(parts: Tensor) -> Tensor:
+    """What a model hears of windows: the mean of their channels, or the loudest where the mean cancels them.
+
+    Args:
+        parts: `(B, channels, L)`.
+
+    Returns:
+        `(B, L)`.
+    """
+    return torch.einsum("bc,bcl->bl", channel_weights(parts), parts)
+
+
+def channel_weights(parts: Tensor) -> Tensor:
+    """How :func:`heard` adds up the channels of `(B, channels, L)`: `(B, channels)`, with sums of 1."""
+    even = torch.full_like(parts[..., 0], 1 / parts.shape[1])
+    energies, kept = (x.var(-1, correction=0) for x in (parts, parts.mean(1)))
+    cancelled = kept < _CANCELLED / parts.shape[1] * energies.mean(1)
+    loudest = torch.nn.functional.one_hot(energies.argmax(1), parts.shape[1]).to(parts)
+    return torch.where(cancelled[:, None], loudest, even)
+
+
+def _checked(wave: Tensor) -> Tensor:
     if wave.ndim not in (1, 2):
         raise ValueError(f"samples must be (L,) or (channels, L), got shape {tuple(wave.shape)}")
     if wave.numel() == 0:
         raise ValueError("the recording holds no samples")
+    if wave.ndim == 2 and len(wave) > _MOST_CHANNELS:
+        raise ValueError(
+            f"samples must be (channels, L) with at most {_MOST_CHANNELS} channels, got shape {tuple(wave.shape)}: "
+            "pass x.T if x is (L, channels), as soundfile reads it"
+        )
     if not torch.isfinite(wave).all():
         bad = int((~torch.isfinite(wave)).sum())
         raise ValueError(f"{bad} of {wave.numel()} samples are NaN or infinite: repair or export the recording again")
-    if int(sample_rate) < 1:
-        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
     return torch.atleast_2d(wave)

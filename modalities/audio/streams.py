@@ -19,7 +19,11 @@ __all__ = ["AudioReader", "AudioWriter"]
 
 # A stream's peak is not known in advance: WAV files hold floating point, which cannot clip.
 _SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
+# Vorbis and MP3 hold floating point too.
+_CLIPPING = (".flac",)
 _FULL_SCALE = 0.999
+# libsndfile's Vorbis encoder overflows its stack on very long single writes.
+_BLOCK = 65_536
 
 
 class AudioReader:
@@ -65,10 +69,15 @@ class AudioReader:
         """Samples `(channels, stop - start)`.
 
         Raises:
-            AudioFileError: Some are NaN or infinite, or the file ends early.
+            AudioFileError: Some are NaN or infinite, or the file is damaged or ends early.
         """
-        self._file.seek(start)
-        values = self._file.read(stop - start, dtype="float32", always_2d=True)
+        try:
+            self._file.seek(start)
+            values = self._file.read(stop - start, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise AudioFileError(
+                f"{self.path}: cannot be read from {start / self.sample_rate:.3f} s on ({error}): damaged or cut off?"
+            ) from error
         if len(values) < stop - start:
             raise AudioFileError(f"{self.path}: ends after {start + len(values)} of {self.length} samples: damaged?")
         if not np.isfinite(values).all():
@@ -86,6 +95,9 @@ class AudioReader:
 class AudioWriter:
     """A sound file written part by part, beside its place, and put there when all is well.
 
+    FLAC holds nothing beyond full scale. If samples are louder, all of them go to PATH.wav (32-bit float) instead, in
+    full and at their level; `path` says where the sound is.
+
     Args:
         path: Ends in .wav (32-bit float), .flac, .ogg or .mp3.
         sample_rate: Hz.
@@ -99,21 +111,16 @@ class AudioWriter:
 
     def __init__(self, path: str | Path, sample_rate: int, channels: int, *, force: bool = False) -> None:
         self.path = Path(path)
-        suffix = self.path.suffix.lower()
-        if suffix not in _SUBTYPES:
-            raise ValueError(f"{path}: unknown extension {suffix!r}; known are {', '.join(_SUBTYPES)}")
-        if self.path.exists() and not force:
-            raise FileExistsError(f"{path} exists; choose another name or overwrite it with --force")
-        self._kind = _SUBTYPES[suffix]
+        self._suffix = self.path.suffix.lower()
+        if self._suffix not in _SUBTYPES:
+            raise ValueError(f"{path}: unknown extension {self._suffix!r}; known are {', '.join(_SUBTYPES)}")
+        places = [self.path, self._overflow] if self._suffix in _CLIPPING else [self.path]
+        for place in places:
+            if place.exists() and not force:
+                raise FileExistsError(f"{place} exists; choose another name or overwrite it with --force")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{self.path.stem}-", dir=self.path.parent)
-        os.close(handle)
-        self._temporary = Path(name)
-        try:
-            self._file = soundfile.SoundFile(name, "w", sample_rate, channels, subtype=self._kind)
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            self._temporary.unlink(missing_ok=True)
-            raise ValueError(f"{path}: cannot be written at {sample_rate} Hz as {self._kind} ({error})") from error
+        self._rate, self._channels = sample_rate, channels
+        self._temporary, self._file = self._opened()
 
     def __enter__(self) -> Self:
         return self
@@ -131,13 +138,40 @@ class AudioWriter:
         """Append samples `(channels, n)`.
 
         Raises:
-            ValueError: They would clip in this format.
+            ValueError: Some are NaN or infinite.
         """
         values = samples.detach().cpu().float().numpy().T
-        peak = float(np.abs(values).max()) if values.size else 0.0
-        if peak > 1 and self._kind != "FLOAT":
-            raise ValueError(
-                f"{self.path}: would clip, the peak is {peak:.3f} and {self._kind} holds at most 1: write a .wav "
-                "(32-bit float) or lower the level"
-            )
-        self._file.write(values)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.path}: not written, some samples are NaN or infinite")
+        if self._suffix in _CLIPPING and values.size and float(np.abs(values).max()) > 1:
+            self._to_float()
+        for begin in range(0, len(values), _BLOCK):
+            self._file.write(values[begin : begin + _BLOCK])
+
+    @property
+    def _overflow(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.wav")
+
+    def _opened(self) -> tuple[Path, soundfile.SoundFile]:
+        handle, name = tempfile.mkstemp(suffix=self._suffix, prefix=f".{self.path.stem}-", dir=self.path.parent)
+        os.close(handle)
+        kind = _SUBTYPES[self._suffix]
+        try:
+            return Path(name), soundfile.SoundFile(name, "w", self._rate, self._channels, subtype=kind)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            Path(name).unlink(missing_ok=True)
+            raise ValueError(f"{self.path}: cannot be written at {self._rate} Hz as {kind} ({error})") from error
+
+    def _to_float(self) -> None:
+        """Go on in a WAV file that holds what was written so far."""
+        self._file.close()
+        written = self._temporary
+        self.path, self._suffix = self._overflow, ".wav"
+        try:
+            self._temporary, self._file = self._opened()
+            # A FLAC file without samples is empty, and no FLAC file.
+            if written.stat().st_size:
+                for block in soundfile.blocks(written, _BLOCK, dtype="float32", always_2d=True):
+                    self._file.write(block)
+        finally:
+            written.unlink(missing_ok=True)

@@ -51,6 +51,11 @@ class FrozenText:
             raise ValueError(f"the model was made for text states of {self._channels} channels, not {encoder.channels}")
         self._encoder = CachedTextEncoder(encoder)
 
+    def look_in(self, source: str) -> None:
+        """Load the encoder from another folder, or by another hub name, than the description says."""
+        self._arguments["source"] = self._description["source"] = source
+        self._encoder = None
+
     def __call__(self, prompts: Sequence[str]) -> TextStates:
         """States of B descriptions.
 

@@ -9,6 +9,7 @@ import torch
 import toy
 
 import fourfold
+from fourfold.__main__ import main as command
 from fourfold.modalities.adapter import Adapter, load
 from fourfold.modalities.convert import UnknownKind
 from fourfold.modalities.registry import UnknownAdapter, find, names, register
@@ -214,3 +215,16 @@ def test_convert(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(fourfold.convert.__globals__["CONVERTERS"], "toy", "toy:ToyAdapter.load")
     with pytest.raises(FileNotFoundError):
         fourfold.convert("toy", tmp_path / "missing.ckpt", tmp_path / "out")
+
+
+def test_the_command_replaces_a_converted_model_only_when_told_to(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(toy, "read", toy.ToyAdapter.load, raising=False)
+    monkeypatch.setitem(fourfold.convert.__globals__["CONVERTERS"], "toy", "toy:read")
+    words = ["convert", "toy", str(folder), str(tmp_path / "out")]
+    assert command(words) == 0
+    (tmp_path / "out" / "README.md").write_text("mine")
+    assert command(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    assert command([*words, "--overwrite"]) == 0
+    assert (tmp_path / "out" / "README.md").read_text() != "mine"

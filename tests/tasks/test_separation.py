@@ -19,6 +19,7 @@ from fourfold.modalities.audio.mel_autoencoder import MelAutoencoder
 from fourfold.modalities.audio.mel_vocoder import MelVocoder
 from fourfold.modalities.audio.metrics import si_sdr
 from fourfold.modalities.audio.reference_flowsep import ReferenceFlowSep
+from fourfold.modalities.storage import ModelFolderError
 from fourfold.tasks import autoencoding, names, vocoding
 from fourfold.tasks.errors import UserError
 from fourfold.tasks.separation import SeparationTask, main, start_from
@@ -110,6 +111,16 @@ def test_train_evaluate_sample_export_separate(folder: Path, capsys: pytest.Capt
         fourfold(["separation", "separate", "mix.wav", "a bell", "-o", "out.wav", "--model", "model", "--quiet"]) == 0
     )
     assert soundfile.info("out.wav").frames == soundfile.info("mix.wav").frames
+    assert main(["export", "--run", "r", "--out", "model"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["export", "--run", "r", "--out", "model", "--overwrite"]) == 0
+    for run in ("runs/separation/r", "r"):
+        assert separate("mix.wav", "a bell", "-o", "again.wav", "--model", run, "--quiet", "--force") == 0
+        assert f"separated by {run} (flowsep)" in capsys.readouterr().out
+        assert np.array_equal(soundfile.read("again.wav")[0], soundfile.read("out.wav")[0])
+    assert separate("mix.wav", "a bell", "-o", "x.wav", "--model", "runs/separation/none", "--quiet") != 0
+    with pytest.raises(ModelFolderError, match="it is a run: `fourfold TASK export --run"):
+        load("runs/separation/r")
 
 
 def test_a_resumed_run_equals_a_whole_one(folder: Path) -> None:
@@ -215,6 +226,13 @@ def test_separate_writes_estimate_residual_and_page(folder: Path, capsys: pytest
         (["mix.wav", "a bell", "-o", "o.wav", "--model", "nowhere"], "no model named"),
         (["mix.wav", "a bell", "-o", "o.wav", "--steps", "0"], "at least 1"),
         (["mix.wav", "a bell", "-o", "o.wav", "--start", "2"], "noise level"),
+        (["mix.wav", "a bell", "-o", "o.flac", "--temperature", "nan"], "temperature must be a finite number"),
+        (["mix.wav", "a bell", "-o", "o.flac", "--temperature", "1e30"], "lower temperature"),
+        (["mix.wav", "a bell", "-o", "o.wav", "--guidance", "nan"], "guidance must be a finite number"),
+        (["mix.wav", "a bell", "-o", "o.wav", "--page", "p.txt"], "ends in .html"),
+        (["mix.wav", "a bell", "-o", "o.wav", "--page", "m", "--force"], "m is a folder"),
+        (["mix.wav", "a bell", "-o", "o.wav", "--text", "t5"], "was learnt with it"),
+        (["cut.flac", "a bell", "-o", "o.wav"], "damaged"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -225,6 +243,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
     Path("text.wav").write_text("hello")
     soundfile.write("empty.wav", np.zeros(0), 8000)
     soundfile.write("nan.wav", np.full(100, np.nan, np.float32), 8000, subtype="FLOAT")
+    soundfile.write("cut.flac", 0.1 * np.random.default_rng(0).standard_normal(80_000), 8000)
+    Path("cut.flac").write_bytes(Path("cut.flac").read_bytes()[:60_000])
     before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     assert separate(*words, *model, "--quiet") in (1, 2)
     error = capsys.readouterr().err
@@ -242,6 +262,17 @@ def test_unusual_files(folder: Path, subtype: str, rate: int, capsys: pytest.Cap
     assert soundfile.info("o.wav").samplerate == rate
 
 
+def test_sounds_beyond_full_scale_are_not_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write("mix.wav", 0.8 * rng.standard_normal(8000), 8000, subtype="FLOAT")
+    words = ["mix.wav", "a bell", "-o", "o.wav", "--residual", "r.flac", "--model", str(separator(folder)), "--quiet"]
+    assert separate(*words) == 0
+    assert "r.flac.wav (32-bit float) takes the place of r.flac" in capsys.readouterr().out
+    assert not Path("r.flac").exists()
+    total = sum(soundfile.read(name)[0] for name in ("o.wav", "r.flac.wav"))
+    np.testing.assert_allclose(total, soundfile.read("mix.wav")[0], atol=1e-6)
+
+
 def test_a_model_says_what_it_was_not_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mixture(Path("mix.wav"))
     words = ["-o", "o.wav", "--model", "flowsep-synthetic", "--quiet", "--force"]
@@ -249,6 +280,12 @@ def test_a_model_says_what_it_was_not_trained_on(folder: Path, capsys: pytest.Ca
     assert "'a violin' it knows nothing" in capsys.readouterr().out
     assert separate("mix.wav", "ringing bells", *words) == 0
     assert "knows nothing" not in capsys.readouterr().out
+    assert separate("mix.wav", "a violin", "-o", "o.wav", "--quiet", "--force") == 0
+    shown = capsys.readouterr().out
+    assert "separated by flowsep-esc10 (flowsep)" in shown
+    assert all(f"{name} was trained on" in shown for name in ("flowsep-esc10", "flowsep-synthetic"))
+    assert separate("mix.wav", "a violin", "-o", "o.wav", "--quiet", "--force", "--debug", "--text", "x") == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_other_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,6 +346,14 @@ def test_a_table_with_the_configuration_for_ones_own_sounds(folder: Path) -> Non
     files = sorted(sounds(Path("s"), bell=3, rain=3, dog=3).rglob("*.wav"))
     Path("t.csv").write_text("\n".join(["file,label", *(f"{file},{file.parent.name}" for file in files)]))
     assert fit("r", "--data.csv=t.csv", "--trainer.max_steps=1", config="separation/flowsep-folder") == 0
+
+
+def test_a_missing_text_encoder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    assert fit("r", f"{ADAPTER}text={{name: flan-t5, source: nofolder}}") == 1
+    error = capsys.readouterr().err
+    assert "error: cannot load the text encoder from nofolder" in error
+    assert "Traceback" not in error
 
 
 def test_starting_from_another_model(folder: Path) -> None:

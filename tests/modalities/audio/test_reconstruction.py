@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from fourfold.modalities.audio.band_mask import BandMask
 from fourfold.modalities.audio.bigvgan import BigVGAN
-from fourfold.modalities.audio.mel import LogMel, MelSettings
+from fourfold.modalities.audio.files import resample
+from fourfold.modalities.audio.mel import LogMel, MelSettings, band_centres
 from fourfold.modalities.audio.reconstruction import GriffinLim, MixturePhaseMask, Vocoder, band_ratio
 from fourfold.modalities.audio.torchaudio_compat import torchaudio
 
@@ -97,6 +99,57 @@ def test_griffin_lim_reaches_the_mel_bands():
     assert torch.equal(out[0, 0], out[0, 1])
     assert (FRONT(out[:, 0]) - log_mel)[:, 5:-5].abs().mean() < 0.5
     assert torch.equal(out, griffin_lim(log_mel, torch.stack([wave, wave], 1)[0][None]))
+
+
+@pytest.mark.parametrize("rate", [44_100, 22_050, 48_000, 11_025])
+def test_the_mask_works_at_the_mixtures_own_rate(rate):
+    length = rate
+    at = torch.arange(length) / rate
+    low, high = (0.2 * torch.sin(2 * math.pi * f * at) for f in (500, 0.45 * rate))
+    heard = resample((low + high)[None], rate, RATE)
+    silent_below = torch.full((1, 100, 64), FRONT.settings.silence)
+    # A tone that is wanted, with everything at and above the highest band; then that alone.
+    whole = MixturePhaseMask(FRONT)(FRONT(heard), (low + high)[None, None], heard, rate)[0, 0]
+    middle = slice(length // 10, -length // 10)
+    assert (whole - low - high)[middle].abs().max() < 1e-5
+    top = silent_below.clone()
+    top[..., -40:] = FRONT(heard)[..., -40:]
+    estimate = MixturePhaseMask(FRONT)(top, (low + high)[None, None], heard, rate)[0, 0]
+    assert (estimate - high)[middle].abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("rate", [44_100, 22_050])
+def test_masks_of_all_rates_agree_in_time_and_frequency(rate):
+    generator = torch.Generator().manual_seed(0)
+    slow = resample(0.1 * torch.randn(1, 12_000, generator=generator), 12_000, RATE)
+    gains = torch.rand(1, slow.shape[-1] // 160 // 10 + 2, 64, generator=generator)
+    gains = torch.nn.functional.interpolate(gains.mT, size=slow.shape[-1] // 160 + 1, mode="linear").mT
+    expected = BandMask(FRONT)(gains, slow[:, None])[0, 0]
+    native = BandMask(FRONT, rate)(gains, resample(slow, RATE, rate)[:, None])
+    error = (resample(native, rate, RATE)[0, 0] - expected)[1000:-1000]
+    assert float(error.square().mean()) < 1e-4 * float(expected.square().mean())
+
+
+def test_centres_of_bands_are_the_peaks_of_the_triangles():
+    for settings in (MelSettings(), MelSettings(f_min=50, num_bands=20, f_max=7000)):
+        fine = MelSettings(**{**LogMel(settings).config(), "n_fft": 32_768})
+        peaks = LogMel(fine).filters.argmax(0) * fine.sample_rate / fine.n_fft
+        torch.testing.assert_close(torch.from_numpy(band_centres(settings)), peaks.double(), atol=0.5, rtol=0)
+
+
+def test_renderings_keep_the_levels_of_channels():
+    generator = torch.Generator().manual_seed(0)
+    left = tone(440) + 0.01 * torch.randn(16_000, generator=generator)
+    mixture = torch.stack([left, 0.5 * left])[None]
+    front = LogMel(MelSettings(num_bands=16))
+    vocoder = Vocoder(front, BigVGAN(num_bands=16, channels=32, kernels=(3,), dilations=(1,)).eval())
+    for render in (GriffinLim(front, 2), vocoder):
+        with torch.no_grad():
+            out = render(front(mixture.mean(1)), mixture)
+        torch.testing.assert_close(out[0, 1], 0.5 * out[0, 0], rtol=1e-3, atol=1e-6)
+    with torch.no_grad():
+        mono = vocoder(front(mixture.mean(1)), mixture.mean(1, keepdim=True))
+    torch.testing.assert_close(out[:, 0], mono[:, 0] / 0.75, rtol=1e-3, atol=1e-6)
 
 
 def test_vocoder_lengths():

@@ -11,11 +11,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from separators import SMALL, batch, flowsep, mask_regression
 
-from fourfold.core import DDIM, NoiseSource
+from fourfold.core import DDIM, NoiseSource, PredictorCorrector, RungeKutta, Singlestep, StochasticHeun
 from fourfold.modalities.adapter import load
 from fourfold.modalities.audio.flowsep import FlowSep
 from fourfold.modalities.audio.mask_regression import MaskRegression
-from fourfold.modalities.audio.separator import Query, Separation
+from fourfold.modalities.audio.separator import Query, Separation, heard
+from fourfold.modalities.audio.solvers import SOLVERS
 
 KINDS = [flowsep, mask_regression]
 VAE = {"channels": 8, "multipliers": [1, 2], "num_res_blocks": 1, "norm_groups": 4, "latent_channels": 4}
@@ -105,6 +106,34 @@ def test_silence_stays_silent_and_an_estimate_is_never_louder():
     assert float(out.square().sum()) <= float(wave.square().sum()) * 1.01
 
 
+@pytest.mark.parametrize("make", KINDS)
+def test_anti_phase_channels_are_heard(make):
+    model = make()
+    wave = sound(1.0)
+    alone = model.separate(wave, 8000, "rain", steps=1).samples
+    both = model.separate(torch.stack([wave, -wave]), 8000, "rain", steps=1).samples
+    assert float(alone.square().sum()) > 0
+    torch.testing.assert_close(both, torch.stack([alone, -alone]), rtol=1e-3, atol=1e-6)
+
+
+def test_the_loudest_channel_is_heard_only_where_the_mean_cancels():
+    wave, other = sound(0.1), sound(0.1, seed=1)
+    mixed = torch.stack([torch.stack([wave, -0.9 * wave]), torch.stack([wave, other]), torch.stack([-wave, wave + 9])])
+    mono = heard(mixed)
+    torch.testing.assert_close(mono, torch.stack([wave, (wave + other) / 2, mono[2]]))
+    assert any(torch.allclose(mono[2], x) for x in (-wave, wave + 9))
+    assert torch.equal(heard(mixed[:, :1])[1], wave)
+
+
+def test_frequencies_the_model_does_not_hear_are_not_lost():
+    wave = sound(1.0, 44_100)
+    out = mask_regression().separate(wave, 44_100, "rain").samples
+    above = torch.fft.rfftfreq(len(wave), 1 / 44_100) > 4000
+    kept = [float(torch.fft.rfft(x)[above].abs().square().sum()) for x in (out, wave)]
+    highest = [float(torch.fft.rfft(x)[above.logical_not()][-500:].abs().square().sum()) for x in (out, wave)]
+    assert 0.3 < (kept[0] / kept[1]) / (highest[0] / highest[1]) < 3
+
+
 def test_memory_does_not_grow_with_length():
     model = flowsep()
     seen = []
@@ -173,11 +202,35 @@ def test_candidates_are_averaged_as_magnitudes():
     assert (second <= mel.exp() * 1.001 + 1e-4).all()
 
 
-def test_any_solver_of_the_core():
+@pytest.mark.parametrize(
+    "stepper",
+    [
+        DDIM(1.0),
+        Singlestep(),
+        Singlestep(2, "noise"),
+        RungeKutta("rk4", "time"),
+        PredictorCorrector(),
+        StochasticHeun(5),
+    ],
+    ids=lambda stepper: type(stepper).__name__,
+)
+def test_any_solver_of_the_core(stepper):
     model = flowsep()
     mel = model.front(sound(0.32)[None])
     query = Query("rain", steps=4)
-    assert not torch.allclose(model.estimate(mel, query, [0]), model.estimate(mel, query, [0], DDIM(1.0)))
+    solved = model.estimate(mel, query, [0], stepper)
+    assert torch.isfinite(solved).all()
+    assert not torch.equal(model.estimate(mel, query, [0]), solved)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_by_name(name):
+    model = flowsep()
+    wave = sound(0.32)
+    out = model.separate(wave, 8000, "rain", steps=3, solver=name).samples
+    assert torch.isfinite(out).all()
+    usual = model.separate(wave, 8000, "rain", steps=3).samples
+    assert torch.equal(out, usual) == (name == "multistep")
 
 
 @pytest.mark.parametrize("prediction", ["data", "velocity"])
@@ -236,6 +289,10 @@ def test_decoders():
         (torch.tensor([0.0, float("nan")]), 8000, "rain", "1 of 2 samples are NaN"),
         (torch.zeros(2, 2, 2), 8000, "rain", "samples must be"),
         (torch.zeros(10), 0, "rain", "sample_rate"),
+        (torch.zeros(10), 44_100.5, "rain", "sample_rate must be a whole number"),
+        (torch.zeros(10), float("nan"), "rain", "sample_rate must be a whole number"),
+        (torch.zeros(10), "8000", "rain", "sample_rate must be a whole number"),
+        (torch.zeros(44_100, 2), 44_100, "rain", r"\(44100, 2\): pass x.T"),
         (torch.zeros(10), 8000, "  ", "query is empty"),
     ],
 )
@@ -249,9 +306,16 @@ def test_bad_input(wave, rate, query, message):
     [
         ({"steps": 0}, "steps"),
         ({"negative": ""}, "negative"),
+        ({"negative": 3}, "negative query is a description"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"guidance": float("nan")}, "guidance must be a finite number"),
+        ({"guidance": "2"}, "guidance must be a finite number"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
+        ({"temperature": float("inf")}, "temperature must be a finite number"),
         ({"start": 1.5}, "start"),
         ({"temperature": -1.0}, "temperature"),
         ({"decoder": "magic"}, "unknown decoder"),
+        ({"solver": "magic"}, "unknown solver 'magic'; known are multistep"),
         ({"overlap": 0.9}, "overlap"),
     ],
 )
@@ -276,8 +340,14 @@ def test_bad_models(options, message):
         FlowSep(**{**SMALL, **options})
 
 
+def test_estimates_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match=r"NaN or infinite: lower temperature, now 1e\+30"):
+        flowsep().separate(sound(0.32), 8000, "rain", temperature=1e30)
+
+
 def test_numpy_is_welcome():
-    out = mask_regression().separate(np.zeros(400, np.float64), 8000, "rain")
+    out = mask_regression().separate(np.zeros(400, np.float64), np.float32(8000), "rain", steps=np.int64(1))
+    assert out.sample_rate == 8000
     assert out.samples.dtype == torch.float32
 
 
@@ -288,6 +358,10 @@ def test_a_frozen_encoder_is_loaded_when_first_used():
     assert model.separate(sound(0.32), 8000, "rain", steps=1).samples.shape == (2560,)
     with pytest.raises(ValueError, match="cannot be replaced"):
         flowsep().use_text_encoder(flowsep().text)
+    model.look_for_text_in("nofolder")
+    assert model.config()["text"]["source"] == "nofolder"
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        flowsep().look_for_text_in("nofolder")
     with pytest.raises(ValueError, match="8 channels, not 4"):
         model.use_text_encoder(flowsep(text={"name": "ngrams", "channels": 4, "buckets": 8}).text)
 

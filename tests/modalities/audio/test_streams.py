@@ -30,12 +30,28 @@ def test_round_trip_in_parts(tmp_path, suffix):
 
 
 def test_nothing_is_left_of_a_file_that_failed(tmp_path):
-    with pytest.raises(ValueError, match="would clip"), AudioWriter(tmp_path / "a.flac", 8000, 1) as writer:
-        writer.write(torch.full((1, 10), 1.5))
-    assert list(tmp_path.iterdir()) == []
-    with AudioWriter(tmp_path / "a.wav", 8000, 1) as writer:
-        writer.write(torch.full((1, 10), 1.5))
-    assert float(soundfile.read(tmp_path / "a.wav")[0].max()) == pytest.approx(1.5)
+    for name in ("a.flac", "a.wav", "a.ogg"):
+        with pytest.raises(ValueError, match="NaN or infinite"), AudioWriter(tmp_path / name, 8000, 1) as writer:
+            writer.write(torch.tensor([[0.1, float("nan")]]))
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_sounds_beyond_full_scale_keep_their_level(tmp_path, suffix):
+    wave = torch.sin(torch.arange(200_000) / 7)[None] * torch.linspace(0, 1.5, 200_000)
+    path = tmp_path / f"a{suffix}"
+    with AudioWriter(path, 44_100, 1) as writer:
+        for part in wave.split(90_000, 1):
+            writer.write(part)
+    assert writer.path == (tmp_path / "a.flac.wav" if suffix == ".flac" else path)
+    assert list(tmp_path.iterdir()) == [writer.path]
+    values = soundfile.read(writer.path, dtype="float32")[0]
+    if suffix in (".wav", ".flac"):
+        np.testing.assert_allclose(values, wave[0], atol=2e-7)
+    assert np.abs(values).max() > 1.4
+    if suffix == ".flac":
+        with pytest.raises(FileExistsError, match=r"a\.flac\.wav exists"):
+            AudioWriter(path, 44_100, 1)
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -65,6 +81,14 @@ def test_bad_files(tmp_path):
         reader.read(0, 40)
         with pytest.raises(AudioFileError, match=r"first at 0.005 s"):
             reader.read(20, 60)
+
+
+def test_a_file_that_was_cut_off(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write(tmp_path / "a.flac", 0.1 * rng.standard_normal(80_000))
+    path.write_bytes(path.read_bytes()[:60_000])
+    with AudioReader(path) as reader, pytest.raises(AudioFileError, match=r"a\.flac: .*damaged"):
+        reader.read(70_000, 80_000)
 
 
 @pytest.mark.parametrize(("subtype", "rate"), [("PCM_U8", 8000), ("PCM_16", 96000)])

@@ -181,6 +181,20 @@ class TestFlanT5:
         with pytest.raises(TextModelError, match="give a folder that holds the model"):
             FlanT5(tmp_path / "empty")
 
+    @pytest.mark.parametrize("source", ["nofolder", "./models/t5", "{here}/none", "a/b/c", "~/t5"])
+    def test_a_mistyped_folder_is_not_looked_for_on_the_hub(self, tmp_path, monkeypatch, source):
+        transformers = pytest.importorskip("transformers")
+
+        def refuse(*args, **kwargs):
+            raise AssertionError("looked for elsewhere")
+
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+        monkeypatch.chdir(tmp_path)
+        tmp_path.joinpath("models").mkdir()
+        for name in (source.format(here=tmp_path), "models/t6"):
+            with pytest.raises(TextModelError, match="no such folder"):
+                FlanT5(name)
+
 
 class TestMiniLM:
     def test_offline(self, monkeypatch):
