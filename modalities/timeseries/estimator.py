@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ...core import EMA, NoiseSource
 from ...core.noise import hash_seed
+from .drawing import check_count
 from .histories import histories
 from .tsdiff import TSDiff
 from .windows import RandomWindows, split_series
@@ -42,6 +43,7 @@ class TSDiffPredictor(Predictor):
     """
 
     def __init__(self, model: TSDiff, num_samples: int = 100, seed: int = 0, steps: int | None = None) -> None:
+        check_count(num_samples)
         super().__init__(prediction_length=model.prediction_length)
         self.model = model.eval()
         self.num_samples, self.seed, self.steps = num_samples, seed, steps
@@ -62,6 +64,7 @@ class TSDiffPredictor(Predictor):
             batch_rows: samples per network call.
         """
         count = self.num_samples if num_samples is None else num_samples
+        check_count(count)
         known = histories(dataset)
         # Entries may be an endless stream, hence groups instead of a list.
         while group := list(islice(known, max(1, batch_rows // count))):
@@ -91,8 +94,8 @@ class TSDiffPredictor(Predictor):
 class TSDiffLightningModule(pl.LightningModule):
     """Training of a model inside GluonTS' estimator: AdamW with warm-up and cosine decay, averaged weights.
 
-    The learning rate falls to zero over the steps that the trainer is going to do, whatever limits them. Where no number
-    of steps is known beforehand (`max_time`, or no limit) it stays at its peak after the warm-up.
+    The learning rate falls to zero over the steps that the trainer is going to do, whatever limits them. Where no
+    number of steps is known beforehand (`max_time`, or no limit) it stays at its peak after the warm-up.
 
     Args:
         config: arguments of :class:`TSDiff`.
@@ -185,6 +188,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         seed: int = 0,
         trainer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        check_count(num_samples)
         given = trainer_kwargs or {}
         limited = given.get("max_steps", -1) != -1 or given.get("max_time") is not None
         super().__init__(trainer_kwargs={"max_epochs": -1 if limited else 10, "gradient_clip_val": 0.5, **given})
