@@ -86,9 +86,9 @@ def stages() -> dict[str, float]:
 
 def small_separator() -> float | None:
     """Ten steps of the shipped separator on a window of 2.56 s, everything included."""
-    if "flowsep-synthetic" not in zoo():
+    if "flowsep-vae-synthetic" not in zoo():
         return None
-    model = load("flowsep-synthetic")
+    model = load("flowsep-vae-synthetic")
     wave = 0.1 * torch.randn(model.window)
     return cpu_seconds(lambda: model.separate(wave, model.sample_rate, "a bell ringing", steps=10))
 

@@ -83,7 +83,7 @@ class Bench:
         _, held = rolling_windows(self.data.train, horizon, 2, horizon)
         held = [e for e in held if np.isfinite(e["target"][-horizon:]).any()]
         known = [{**e, "target": e["target"][:-horizon]} for e in held]
-        tau = past_time(self.model, list(histories(self.inputs)))
+        tau = past_time(self.model, list(histories(self.inputs)), windows=256)
         yield f"tau = {tau:g}, {len(known)} past windows to choose by, {self.samples} samples.\n"
         yield "| base | CRPS | " + " | ".join(METHODS) + " |\n|---|---|" + "---|" * len(METHODS)
         for name, forecast in self._bases(horizon, context).items():

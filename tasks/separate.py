@@ -32,7 +32,7 @@ from .runs import run_folder
 
 __all__ = ["main"]
 
-_PREFERRED = ("flowsep-esc10", "flowsep-synthetic")
+_PREFERRED = ("flowsep-esc10", "flowsep-vae-synthetic", "flowsep-synthetic")
 _CLIPPED = 1e-4
 _PAGE_SECONDS = 60.0
 

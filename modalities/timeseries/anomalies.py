@@ -103,6 +103,8 @@ def anomaly_score(
         total = len(history.values)
         if total < model.length:
             raise ValueError(f"a series of {total} values cannot be judged: a window has {model.length} steps")
+        if not np.isfinite(history.values).any():
+            raise ValueError(f"{history.name} has no observed value: there is nothing to judge")
         begins = list(range(0, total - model.length + 1, max(1, model.length // 2)))
         if begins[-1] + model.length < total:
             begins.append(total - model.length)

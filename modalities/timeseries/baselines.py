@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .drawing import check_count
+
 __all__ = ["bootstrap_random_walk", "naive", "seasonal_naive"]
 
 
@@ -68,6 +70,7 @@ def bootstrap_random_walk(
     Returns:
         Shape `(N, S, H)`.
     """
+    check_count(num_samples)
     forecasts = []
     for index, series in enumerate(past):
         known = _observed(series)[-(memory + 1) :]

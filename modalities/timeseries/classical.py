@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .drawing import check_count
+
 __all__ = ["exponential_smoothing", "theta"]
 
 
@@ -36,6 +38,7 @@ def exponential_smoothing(
     Raises:
         ModuleNotFoundError: without statsmodels.
     """
+    check_count(num_samples)
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel  # pyright: ignore[reportMissingImports]
 
     forecasts = []
@@ -66,6 +69,7 @@ def theta(
     past: Sequence[NDArray[np.floating]], horizon: int, season: int, num_samples: int = 100, seed: int = 0
 ) -> NDArray[np.float64]:
     """Samples of the theta method; arguments as of :func:`exponential_smoothing`."""
+    check_count(num_samples)
     from statsmodels.tsa.forecasting.theta import ThetaModel  # pyright: ignore[reportMissingImports]
 
     forecasts = []

@@ -20,7 +20,7 @@ from .s4d import cached_kernels
 if TYPE_CHECKING:
     from .tsdiff import TSDiff
 
-__all__ = ["DROPOUT", "LOSS", "MASKS", "SIGNS", "Drawing", "complete", "draw", "levels_and_signs"]
+__all__ = ["DROPOUT", "LOSS", "MASKS", "SIGNS", "Drawing", "check_count", "complete", "draw", "levels_and_signs"]
 
 # Numbers of the draws that are not the sampler's own; sources are spawned, so they never meet the sampler's keys.
 SIGNS, LEVELS, LOSS, SAMPLER, DROPOUT, MASKS = 0, 1, 2, 3, 4, 5
@@ -41,6 +41,12 @@ class Drawing:
     steps: int | None
     guidance: SelfGuidance
     stepper: Stepper | None = None
+
+
+def check_count(num_samples: int) -> None:
+    """Raises ValueError for less than one sample."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
 
 
 def draw(

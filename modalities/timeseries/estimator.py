@@ -7,11 +7,11 @@ submodule of the Lightning module, and nothing but plain values is kept as a hyp
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from gluonts.core.component import validated
 from gluonts.model.forecast import SampleForecast
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ...core import EMA, NoiseSource
 from ...core.noise import hash_seed
+from .drawing import check_count
 from .histories import histories
 from .tsdiff import TSDiff
 from .windows import RandomWindows, split_series
@@ -50,6 +51,7 @@ class TSDiffPredictor(Predictor):
         steps: int | None = None,
         freq: str | None = None,
     ) -> None:
+        check_count(num_samples)
         super().__init__(prediction_length=model.prediction_length)
         self.model = model.eval()
         self.num_samples, self.seed, self.steps, self.freq = num_samples, seed, steps, freq
@@ -70,6 +72,7 @@ class TSDiffPredictor(Predictor):
             batch_rows: samples per network call.
         """
         count = self.num_samples if num_samples is None else num_samples
+        check_count(count)
         known = histories(dataset, self.freq)
         # Entries may be an endless stream, hence groups instead of a list.
         while group := list(islice(known, max(1, batch_rows // count))):
@@ -99,11 +102,13 @@ class TSDiffPredictor(Predictor):
 class TSDiffLightningModule(pl.LightningModule):
     """Training of a model inside GluonTS' estimator: AdamW with warm-up and cosine decay, averaged weights.
 
+    The learning rate falls to zero over the steps that the trainer is going to do, whatever limits them. Where no
+    number of steps is known beforehand (`max_time`, or no limit) it stays at its peak after the warm-up.
+
     Args:
         config: arguments of :class:`TSDiff`.
         lr: peak learning rate.
-        total_steps: step at which the learning rate has fallen to zero.
-        warmup_steps: steps of linear warm-up.
+        warmup_steps: steps of linear warm-up; a tenth of all steps where that is less.
         ema_decay: decay of the averaged weights.
         seed: seed of noise and initial weights.
     """
@@ -113,7 +118,6 @@ class TSDiffLightningModule(pl.LightningModule):
         self,
         config: dict[str, Any],
         lr: float = 2e-3,
-        total_steps: int = 1000,
         warmup_steps: int = 50,
         ema_decay: float = 0.998,
         seed: int = 0,
@@ -123,7 +127,7 @@ class TSDiffLightningModule(pl.LightningModule):
             torch.manual_seed(seed)
             self.model = TSDiff(**config)
         self.averaged = AveragedModel(self.model, multi_avg_fn=EMA(ema_decay)).requires_grad_(False)
-        self.lr, self.total_steps, self.warmup_steps, self.seed = lr, total_steps, warmup_steps, seed
+        self.lr, self.warmup_steps, self.seed = lr, warmup_steps, seed
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         size = len(batch["target"])
@@ -146,9 +150,11 @@ class TSDiffLightningModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.0)
 
+        total = self.trainer.estimated_stepping_batches  # infinite where the trainer knows no number
+        warmup = max(1.0, min(self.warmup_steps, total / 10))
+
         def rate(step: int) -> float:
-            fall = 0.5 * (1 + np.cos(np.pi * min(step / max(self.total_steps, 1), 1)))
-            return float(min(1, (step + 1) / max(self.warmup_steps, 1)) * fall)
+            return min(1, (step + 1) / warmup) * 0.5 * (1 + cos(pi * min(step / max(total, 1), 1)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -170,7 +176,8 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         num_samples: samples per forecast where `predict` is not told.
         sampling_steps: sampling steps of forecasts, default the model's.
         seed: seed of initial weights, windows, noise and forecasts.
-        trainer_kwargs: arguments of Lightning's Trainer, for example `max_epochs` (default 10).
+        trainer_kwargs: arguments of Lightning's Trainer, for example `max_epochs` (default 10, or no limit if
+            `max_steps` or `max_time` is given).
     """
 
     @validated()
@@ -189,7 +196,10 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         seed: int = 0,
         trainer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(trainer_kwargs={"max_epochs": 10, "gradient_clip_val": 0.5, **(trainer_kwargs or {})})
+        check_count(num_samples)
+        given = trainer_kwargs or {}
+        limited = given.get("max_steps", -1) != -1 or given.get("max_time") is not None
+        super().__init__(trainer_kwargs={"max_epochs": -1 if limited else 10, "gradient_clip_val": 0.5, **given})
         self.freq, self.prediction_length = freq, prediction_length
         self.context_length = context_length or 4 * prediction_length
         self.lr, self.batch_size, self.num_batches_per_epoch = lr, batch_size, num_batches_per_epoch
@@ -205,14 +215,7 @@ class TSDiffEstimator(PyTorchLightningEstimator):
         return Identity()
 
     def create_lightning_module(self) -> TSDiffLightningModule:
-        epochs = self.trainer_kwargs.get("max_epochs") or 1
-        return TSDiffLightningModule(
-            config=self._config,
-            lr=self.lr,
-            total_steps=max(1, epochs * self.num_batches_per_epoch),
-            ema_decay=self.ema_decay,
-            seed=self.seed,
-        )
+        return TSDiffLightningModule(config=self._config, lr=self.lr, ema_decay=self.ema_decay, seed=self.seed)
 
     def create_training_data_loader(
         self, data: Any, module: Any, shuffle_buffer_length: int | None = None, **kwargs: Any

@@ -85,20 +85,28 @@ class Forecaster(Adapter):
         return [self.as_forecast(history, drawn) for history, drawn in zip(known, samples, strict=True)]
 
     def as_forecast(self, history: History, samples: NDArray[np.float64]) -> "SampleForecast":
-        """GluonTS' forecast object of samples `(S, H)`."""
+        """GluonTS' forecast object of samples `(S, H)`, in float64: large values keep their small differences."""
         from gluonts.model.forecast import SampleForecast
 
         assert history.start is not None
         start = history.start + len(history.values)
-        return SampleForecast(samples.astype(np.float32), start_date=start, item_id=history.item_id)
+        return SampleForecast(samples, start_date=start, item_id=history.item_id)
 
-    def recent(self, history: History) -> NDArray[np.float64]:
-        """The last lookback + context values of a series, NaN before its start."""
+    def recent(self, history: History, context: int | None = None) -> NDArray[np.float64]:
+        """The last lookback + context values of a series, NaN before its start.
+
+        Args:
+            history: the series.
+            context: steps of context that are used, default all; those before them are NaN.
+
+        Raises:
+            ValueError: if there is no observed value in the context that is used.
+        """
+        used = self.context_length if context is None else context
         length = self.lookback + self.context_length
         values = history.values[-length:]
-        if not np.isfinite(values[-self.context_length :]).any():
-            name = "a series" if history.item_id is None else f"the series {history.item_id!r}"
-            raise ValueError(
-                f"{name} has no observed value among its last {self.context_length}: it cannot be forecast"
-            )
-        return np.pad(values, (length - len(values), 0), constant_values=np.nan)
+        if not np.isfinite(values[-used:]).any():
+            raise ValueError(f"{history.name} has no observed value among its last {used}: it cannot be forecast")
+        padded = np.pad(values, (length - len(values), 0), constant_values=np.nan)
+        padded[self.lookback : length - used] = np.nan
+        return padded

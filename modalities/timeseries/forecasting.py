@@ -99,8 +99,7 @@ def _draw(
 ) -> NDArray[np.float64]:
     """Horizons `(N, S, H)` in units of the user."""
     device = next(model.parameters()).device
-    past = torch.from_numpy(np.stack([model.recent(history) for history in part])).to(device)
-    past[:, : model.context_length - context] = torch.nan
+    past = torch.from_numpy(np.stack([model.recent(history, context) for history in part])).to(device)
     level = torch.tensor([level_of(history.values) for history in part], dtype=torch.float64, device=device)
     window = model.encode(torch.nn.functional.pad(past, (0, model.prediction_length), value=torch.nan), level)
     window = window.repeat(num_samples)

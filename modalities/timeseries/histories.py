@@ -43,6 +43,11 @@ class History:
     dynamic: NDArray[np.float32] | None = None
     static: NDArray[np.float32] | None = None
 
+    @property
+    def name(self) -> str:
+        """What messages call the series."""
+        return "a series" if self.item_id is None else f"the series {self.item_id!r}"
+
 
 def histories(data: Any, freq: str | None = None) -> Iterator[History]:
     """The series of a GluonTS data set, or of plain arrays, as :class:`History`.

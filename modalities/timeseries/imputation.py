@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...core.solvers.sampler import Stepper
-from .drawing import Drawing, complete, levels_and_signs
+from .drawing import Drawing, check_count, complete, levels_and_signs
 from .frames import series_of
 from .guidance import SelfGuidance
 from .histories import History, hash_key, level_of
@@ -100,13 +100,11 @@ def impute(
     Raises:
         ValueError: for series without any observed value, or whose dates are not regular.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    check_count(num_samples)
     known = series_of(data)
     for history in known:
         if not np.isfinite(history.values).any():
-            name = "a series" if history.item_id is None else f"the series {history.item_id!r}"
-            raise ValueError(f"{name} has no observed value: there is nothing to fill it from")
+            raise ValueError(f"{history.name} has no observed value: there is nothing to fill it from")
     settings = Drawing(seed, steps, MomentMatchingGuidance() if guidance is None else guidance, stepper)
     filled = [np.repeat(h.values[None], num_samples, axis=0) for h in known]
     plans = [plan_windows(~np.isfinite(h.values), model.length) for h in known]

@@ -1,6 +1,6 @@
 r"""Forecast metrics, vectorised over a test set, equal to GluonTS' own to rounding.
 
-With samples `(N, S, H)`, truth `(N, H)` and NaN wherever the truth is unknown:
+With samples `(N, S, H)`, truth `(N, H)` and NaN wherever the truth is unknown (other shapes raise ValueError):
 
     wQL(q)  = sum 2 |(y_q - y) (1[y <= y_q] - q)| / sum |y|      over series and time
     CRPS    = mean of wQL over q = 0.1 ... 0.9                   (mean_wQuantileLoss)
@@ -48,8 +48,11 @@ def crps(samples: NDArray[np.floating], truth: NDArray[np.floating], levels: Seq
 
     Returns:
         The metric, 0 for a perfect forecast, NaN if the whole truth is zero.
+
+    Raises:
+        ValueError: if the shapes do not fit, or no truth is known.
     """
-    y, known = _known(truth)
+    y, known = _known(samples, truth)
     q = np.asarray(levels)[None, :, None]
     error = y[:, None] - quantiles(samples, levels)
     loss = 2 * np.maximum(q * error, (q - 1) * error) * known[:, None]
@@ -58,7 +61,7 @@ def crps(samples: NDArray[np.floating], truth: NDArray[np.floating], levels: Seq
 
 def nd(samples: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
     """Normalised deviation of the median: sum |error| / sum |truth|; NaN if the whole truth is zero."""
-    y, known = _known(truth)
+    y, known = _known(samples, truth)
     error = np.abs(y - quantiles(samples, (0.5,))[:, 0]) * known
     return _relative(error.sum(), np.abs(y).sum())
 
@@ -82,7 +85,9 @@ def mase(samples: NDArray[np.floating], truth: NDArray[np.floating], scale: NDAr
         truth: shape `(N, H)`.
         scale: :func:`seasonal_error` of each series, shape `(N,)`.
     """
-    y, known = _known(truth)
+    y, known = _known(samples, truth)
+    if np.shape(scale) != (len(y),):
+        raise ValueError(f"expected a scale for each of {len(y)} series, got shape {np.shape(scale)}")
     error = np.abs(y - quantiles(samples, (0.5,))[:, 0]) * known
     count = known.sum(axis=1)
     valid = (count > 0) & (scale > 0)
@@ -93,7 +98,7 @@ def coverage(
     samples: NDArray[np.floating], truth: NDArray[np.floating], levels: Sequence[float] = (0.1, 0.5, 0.9)
 ) -> dict[float, float]:
     """Fraction of known truths at or below each forecast quantile; a calibrated forecast returns the level."""
-    y, known = _known(truth)
+    y, known = _known(samples, truth)
     below = (y[:, None] <= quantiles(samples, levels)) & known[:, None]
     return {level: float(below[:, i].sum() / known.sum()) for i, level in enumerate(levels)}
 
@@ -102,8 +107,11 @@ def _relative(error: float, scale: float) -> float:
     return float(error / scale) if scale > 0 else float("nan")
 
 
-def _known(truth: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    y = np.asarray(truth, dtype=np.float64)
+def _known(samples: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    drawn, y = np.shape(samples), np.asarray(truth, dtype=np.float64)
+    # Other shapes would broadcast against each other.
+    if len(drawn) != 3 or drawn[1] < 1 or y.shape != drawn[::2]:
+        raise ValueError(f"samples (N, S, H) and truth (N, H) do not fit each other: {drawn} and {y.shape}")
     known = np.isfinite(y)
     if not known.any():
         raise ValueError("the truth holds no known value: nothing to measure")

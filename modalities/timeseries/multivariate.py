@@ -5,8 +5,8 @@ of the guidance: a channel that is observed where another one is not tells it. E
 :class:`.tsdiff.TSDiff`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,12 +19,17 @@ from ..adapter import Adapter
 from ..components import build, describe
 from ..registry import register
 from .components import GUIDANCES, SCALERS, STEPPERS
+from .drawing import Drawing, check_count
 from .encoding import scale_windows
 from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
 from .histories import hash_key
 from .multivariate_backbone import MultivariateBackbone
 from .s4d import cached_kernels
 from .scalers import Scaler, ZScore
+from .vectors import Vector, forecast_of, vectors
+
+if TYPE_CHECKING:
+    from gluonts.model.forecast import SampleForecast
 
 __all__ = ["MultivariateTSDiff"]
 
@@ -121,6 +126,7 @@ class MultivariateTSDiff(Adapter):
 
     def sample(self, num_samples: int, *, seed: int = 0, steps: int | None = None) -> NDArray[np.float32]:
         """Draws windows `(num_samples, L, D)` in scaled units from the unconditional model."""
+        check_count(num_samples)
         noise = NoiseSource(seed, range(num_samples))
         with cached_kernels(self):
             shape = (num_samples, self.length, self.channels)
@@ -128,46 +134,53 @@ class MultivariateTSDiff(Adapter):
 
     def forecast(
         self,
-        data: Sequence[NDArray[np.floating]],
+        data: Iterable[Mapping[str, Any]] | Sequence[NDArray[np.floating]],
         num_samples: int = 100,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: SelfGuidance | None = None,
-    ) -> NDArray[np.float64]:
+        batch_rows: int = 512,
+        prediction_length: int | None = None,
+    ) -> "list[SampleForecast] | NDArray[np.float64]":
         """Forecasts what follows the end of vectors of series.
 
         Args:
-            data: N arrays `(T, D)`, NaN where missing.
+            data: N arrays `(T, D)`, or GluonTS entries with a `target` `(D, T)`; NaN where missing.
             num_samples: S.
-            seed: seed of the draws.
+            seed: seed of the draws; the noise is keyed by `item_id` and the date the forecast starts at, or by the
+                position in `data`.
             steps: sampling steps, default `sampling_steps`.
             guidance: default the model's.
+            batch_rows: samples per network call.
+            prediction_length: horizon, default the model's. A longer one is made in blocks, every sample going on from
+                its own past.
 
         Returns:
-            Shape `(N, S, H, D)`.
+            Shape `(N, S, H, D)` for arrays; for entries a `SampleForecast` each, with samples `(S, H, D)`.
 
         Raises:
-            ValueError: for arrays of another number of channels, or a channel without any value in its context.
+            ValueError: for another number of channels, or a channel without any value in its context.
         """
-        past = [np.asarray(series, dtype=np.float64)[-self.context_length :] for series in data]
-        for number, series in enumerate(past):
-            if series.ndim != 2 or series.shape[1] != self.channels:
-                raise ValueError(f"series {number} must have shape (T, {self.channels}), got {series.shape}")
-            silent = np.flatnonzero(~np.isfinite(series).any(axis=0))
+        check_count(num_samples)
+        wanted = self.prediction_length if prediction_length is None else prediction_length
+        if wanted < 1:
+            raise ValueError(f"prediction_length must be at least 1, got {wanted}")
+        known = list(vectors(data, self.channels))
+        for series in known:
+            silent = np.flatnonzero(~np.isfinite(series.values[-self.context_length :]).any(axis=0))
             if silent.size:
-                raise ValueError(f"channel {silent[0]} of series {number} has no observed value in its context")
-        horizon = ((0, self.prediction_length), (0, 0))
-        windows = [
-            np.pad(
-                np.pad(series, ((self.context_length - len(series), 0), (0, 0)), constant_values=np.nan),
-                horizon,
-                constant_values=np.nan,
-            )
-            for series in past
+                raise ValueError(f"channel {silent[0]} of {series.name} has no observed value in its context")
+        settings = Drawing(seed, steps, self.guidance if guidance is None else guidance)
+        group = max(1, batch_rows // num_samples)
+        made = [
+            samples
+            for first in range(0, len(known), group)
+            for samples in self._forecast(known[first : first + group], num_samples, settings, batch_rows, wanted)
         ]
-        drawn = self.complete(np.stack(windows), num_samples, seed=seed, steps=steps, guidance=guidance)
-        return drawn[:, :, self.context_length :]
+        if known and known[0].start is not None:
+            return [forecast_of(series, samples) for series, samples in zip(known, made, strict=True)]
+        return np.stack(made)
 
     def complete(
         self,
@@ -177,6 +190,7 @@ class MultivariateTSDiff(Adapter):
         seed: int = 0,
         steps: int | None = None,
         guidance: SelfGuidance | None = None,
+        batch_rows: int = 512,
     ) -> NDArray[np.float64]:
         """Draws windows given whatever is observed of them: one channel from the others, gaps, the future.
 
@@ -186,24 +200,57 @@ class MultivariateTSDiff(Adapter):
             seed: seed of the draws.
             steps: sampling steps, default `sampling_steps`.
             guidance: default the model's.
+            batch_rows: samples per network call.
 
         Returns:
             Shape `(N, S, L, D)`; observed entries as drawn.
         """
-        guidance = self.guidance if guidance is None else guidance
-        device = next(self.parameters()).device
+        check_count(num_samples)
+        settings = Drawing(seed, steps, self.guidance if guidance is None else guidance)
         keys = [hash_key("window", i) for i in range(len(windows))]
-        x, observed, loc, scale = (
-            part.repeat_interleave(num_samples, dim=0)
-            for part in self._encode(torch.from_numpy(np.asarray(windows, dtype=np.float64)).to(device))
-        )
-        levels = quantile_levels(NoiseSource(seed, keys), num_samples, key=0).flatten().to(device)
-        guided = guidance.guide(self.denoiser, x, observed, levels)
-        noise = NoiseSource(seed, [hash_key(key, i) for key in keys for i in range(num_samples)])
-        with cached_kernels(self):
-            drawn = self._sampler(steps)(guided, tuple(x.shape), generator=noise).x
-        values = loc + scale * drawn.double()
-        return values.unflatten(0, (len(windows), num_samples)).cpu().numpy()
+        repeated = np.repeat(np.asarray(windows, dtype=np.float64), num_samples, axis=0)
+        drawn = self._draw(repeated, keys, num_samples, settings, batch_rows)
+        return drawn.reshape(len(windows), num_samples, *drawn.shape[1:])
+
+    def _forecast(
+        self, part: Sequence[Vector], num_samples: int, settings: Drawing, batch_rows: int, wanted: int
+    ) -> NDArray[np.float64]:
+        """Samples `(N, S, wanted, D)`."""
+        rows = [series.values[-self.context_length :] for series in part for _ in range(num_samples)]
+        made = np.empty((len(rows), 0, self.channels))
+        while made.shape[1] < wanted:
+            so_far = made.shape[1]
+            keys = [hash_key(series.key, so_far) if so_far else series.key for series in part]
+            past = [np.concatenate(pair)[-self.context_length :] for pair in zip(rows, made, strict=True)]
+            windows = np.full((len(rows), self.length, self.channels), np.nan)
+            for window, values in zip(windows, past, strict=True):
+                window[self.context_length - len(values) : self.context_length] = values
+            block = self._draw(windows, keys, num_samples, settings, batch_rows)[:, self.context_length :]
+            made = np.concatenate((made, block), axis=1)
+        return made[:, :wanted].reshape(len(part), num_samples, wanted, self.channels)
+
+    def _draw(
+        self,
+        windows: NDArray[np.float64],
+        keys: Sequence[int],
+        num_samples: int,
+        settings: Drawing,
+        batch_rows: int,
+    ) -> NDArray[np.float64]:
+        """Windows `(N S, L, D)` drawn given what is observed of `windows` `(N S, L, D)`, S for each of N keys."""
+        device = next(self.parameters()).device
+        levels = quantile_levels(NoiseSource(settings.seed, keys), num_samples, key=0).flatten().to(device)
+        ids = [hash_key(key, i) for key in keys for i in range(num_samples)]
+        pieces = []
+        for first in range(0, len(windows), batch_rows):
+            some = slice(first, first + batch_rows)
+            x, observed, loc, scale = self._encode(torch.from_numpy(windows[some]).to(device))
+            guided = settings.guidance.guide(self.denoiser, x, observed, levels[some])
+            with cached_kernels(self):
+                noise = NoiseSource(settings.seed, ids[some])
+                drawn = self._sampler(settings.steps)(guided, tuple(x.shape), generator=noise).x
+            pieces.append((loc + scale * drawn.double()).cpu().numpy())
+        return np.concatenate(pieces)
 
     def _sampler(self, steps: int | None) -> Sampler:
         return Sampler(self.stepper, UniformGrid(end=0.0), self.sampling_steps if steps is None else steps)

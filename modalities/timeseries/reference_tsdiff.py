@@ -38,6 +38,7 @@ from ...core import (
 from ..components import build, describe
 from ..registry import register
 from .components import GUIDANCES
+from .drawing import check_count
 from .forecaster import Forecaster
 from .guidance import ObservationEnergy, QuantileGuidance, SelfGuidance
 from .histories import History, hash_key
@@ -150,6 +151,7 @@ class ReferenceTSDiff(Forecaster):
         Returns:
             Windows in scaled units, shape `(num_samples, L)`; the lag channels are left out.
         """
+        check_count(num_samples)
         sampler = Sampler(Ancestral(), UniformGrid(end=0.0), steps or int(self._betas["diffusion_steps"]))
         shape = (num_samples, self.length, 1 + len(self.lags))
         with cached_reference_kernels(self):
@@ -179,8 +181,7 @@ class ReferenceTSDiff(Forecaster):
             guidance: default the model's.
             sampler: default the model's.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_count(num_samples)
         guidance = self.guidance if guidance is None else guidance
         sampler = self.sampler if sampler is None else sampler
         group = max(1, batch_rows // num_samples)

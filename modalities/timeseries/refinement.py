@@ -10,13 +10,13 @@ included (missing values of the context aside):
 
 Samples of y follow Langevin dynamics, y <- y - eta grad E + sqrt(2 eta) kappa xi, or the gradient alone (maximum
 likelihood). The first term estimates the bound of the likelihood by a single step tau, the one whose loss is nearest to
-the mean over all steps.
+the mean over all steps: on the past of the series itself, so that no series changes when others join it.
 
 Source: `Kollovieh et al. 2023 <https://arxiv.org/abs/2307.11494>`_, section 3.3. In the published code the squared
 regulariser leaves the horizon out, so that nothing holds the forecast.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core import BaseDenoiser, Condition, NoiseSource
+from ...core.schedules import expand
 from .guidance import QuantileGuidance, SelfGuidance, SquaredErrorGuidance
 from .histories import History, hash_key, histories, level_of
 from .imputation import window_of
@@ -40,10 +41,10 @@ __all__ = [
     "Refinement",
     "past_time",
     "refine",
+    "refine_histories",
     "representative_time",
+    "samples_of",
 ]
-
-_WINDOWS = 256
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Refinement:
         base: Tensor,
         held: Tensor,
         level: Tensor,
-        tau: float,
+        tau: float | Tensor,
         noise: NoiseSource,
         condition: Condition | None = None,
     ) -> Tensor:
@@ -85,11 +86,11 @@ class Refinement:
             base: y~, shape `(B, L, C)`.
             held: where R counts, boolean, shape `(B, L, C)`.
             level: q of each sample, shape `(B,)`.
-            tau: time at which the likelihood is judged.
+            tau: time at which the likelihood is judged, one for all or of shape `(B,)`.
             noise: B ids.
             condition: passed to the network.
         """
-        y, moment = base.clone(), torch.tensor(tau, dtype=torch.float64)
+        y, moment = base.clone(), torch.as_tensor(tau, dtype=torch.float64, device=base.device)
         for iteration in range(self.iterations):
             eps = noise.normal(base, 2 * iteration)
             with torch.enable_grad():
@@ -121,9 +122,10 @@ def MaximumLikelihoodRefinement(
 def noise_error(
     denoiser: BaseDenoiser, x: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Tensor:
-    """Squared error of the noise the model finds in a perturbed window, per entry, whatever the network predicts."""
+    """Squared error of the noise the model finds in windows `(B, L, C)` perturbed at times `()` or `(B,)`, per entry,
+    whatever the network predicts."""
     schedule = denoiser.path.schedule
-    alpha, sigma = (v.to(x) for v in (schedule.alpha(t), schedule.sigma(t)))
+    alpha, sigma = (expand(v, t, x).to(x) for v in (schedule.alpha(t), schedule.sigma(t)))
     x_t = alpha * x + sigma * eps
     clean = denoiser(x_t, t, condition=condition)
     return ((alpha / sigma) * (x - clean)).square()  # eps - (x_t - alpha clean) / sigma = -alpha (x - clean) / sigma
@@ -167,36 +169,57 @@ def refine(
         data: what was forecast from: GluonTS entries or arrays, N series.
         forecasts: base forecasts: an array of samples `(N, S, H)` (S = 1 for points), or GluonTS forecasts.
         method: default Langevin dynamics with the quantile regulariser.
-        tau: time at which the likelihood is judged; default: :func:`representative_time` on past windows of the series.
-        seed: seed of the noise.
+        tau: time in (0, 1] at which the likelihood is judged, for all series; default: :func:`past_time` of each series
+            by itself.
+        seed: seed of the noise. What becomes of a forecast depends on the seed, the forecast and its series alone.
         batch_rows: samples per network call.
 
     Returns:
-        Samples `(N, S, H)`, or GluonTS sample forecasts if GluonTS forecasts of any kind were given. Sample i starts
-        from the i-th smallest base sample of every step.
+        Samples `(N, S, H)`, or GluonTS sample forecasts if GluonTS forecasts of any kind were given. The samples of a
+        series start from the i-th smallest base samples of every step, i = 1 ... S, and come in random order, so that
+        any part of them is a forecast as well.
 
     Raises:
-        ValueError: if numbers or horizons do not fit.
+        ValueError: if numbers or horizons do not fit, tau is not a time, or a series has too little past to choose it.
     """
     known = list(histories(data))
     given = isinstance(forecasts, np.ndarray)
-    samples = np.asarray(forecasts, dtype=np.float64) if given else _samples(forecasts)
-    if samples.ndim != 3 or len(samples) != len(known) or samples.shape[2] != model.prediction_length:
+    samples = np.asarray(forecasts, dtype=np.float64) if given else samples_of(forecasts)
+    if samples.ndim != 3 or samples.shape[::2] != (len(known), model.prediction_length) or samples.shape[1] < 1:
         raise ValueError(
             f"expected base forecasts of shape ({len(known)}, S, {model.prediction_length}), got {samples.shape}"
         )
-    method = method or LangevinRefinement()
-    tau = past_time(model, known, seed) if tau is None else tau
-    group = max(1, batch_rows // samples.shape[1])
-    made = np.concatenate(
-        [
-            _refine_batch(model, known[i : i + group], samples[i : i + group], method, tau, seed)
-            for i in range(0, len(known), group)
-        ]
-    )
+    made = list(refine_histories(model, known, samples, method=method, tau=tau, seed=seed, batch_rows=batch_rows))
     if given:
-        return made
+        return np.stack(made)
     return [model.as_forecast(history, drawn) for history, drawn in zip(known, made, strict=True)]
+
+
+def refine_histories(
+    model: "TSDiff",
+    known: Sequence[History],
+    samples: NDArray[np.float64],
+    *,
+    method: Refinement | None = None,
+    tau: float | None = None,
+    seed: int = 0,
+    batch_rows: int = 512,
+) -> Iterator[NDArray[np.float64]]:
+    """Refined samples `(S, H)` of one series after the other; arguments as of :func:`refine`, base forecasts
+    `(N, S, H)`."""
+    check_tau(tau)
+    method = method or LangevinRefinement()
+    group = max(1, batch_rows // samples.shape[1])
+    for first in range(0, len(known), group):
+        part = known[first : first + group]
+        times = [past_time(model, [history], seed) if tau is None else tau for history in part]
+        yield from _refine_batch(model, part, samples[first : first + group], method, times, seed)
+
+
+def check_tau(tau: float | None) -> None:
+    """Raises ValueError unless tau is None or a time in (0, 1]."""
+    if tau is not None and not 0 < tau <= 1:
+        raise ValueError(f"tau, the time at which the likelihood is judged, must be in (0, 1], got {tau}")
 
 
 def _refine_batch(
@@ -204,7 +227,7 @@ def _refine_batch(
     known: Sequence[History],
     samples: NDArray[np.float64],
     method: Refinement,
-    tau: float,
+    times: Sequence[float],
     seed: int,
 ) -> NDArray[np.float64]:
     count, num_samples, horizon = samples.shape
@@ -226,34 +249,38 @@ def _refine_batch(
             window.x,
             window.observed,
             levels.to(window.x),
-            tau,
+            torch.tensor(times, dtype=torch.float64, device=device).repeat_interleave(num_samples),
             NoiseSource(seed, rows),
             model.condition(len(rows), covariates, shown),
         )
     values = window.in_units(y[:, model.context_length :, 0])
     values = values if model.minimum is None else values.clamp(min=model.minimum)
-    return values.reshape(count, num_samples, horizon).cpu().numpy()
+    made = values.reshape(count, num_samples, horizon).cpu().numpy()
+    order = NoiseSource(seed, [hash_key(h.key, "order") for h in known]).uniform((count, num_samples), 0).argsort(dim=1)
+    return np.take_along_axis(made, order.numpy()[:, :, None], axis=1)
 
 
-def past_time(model: "TSDiff", known: Sequence[History], seed: int = 0) -> float:
+def past_time(model: "TSDiff", known: Sequence[History], seed: int = 0, windows: int = 32) -> float:
     """The :func:`representative_time` of windows from the past of series: `tau` where none is given.
 
     Args:
         model: the model.
-        known: the series.
+        known: the series. Their windows lie one horizon apart, counted from the end. A series that is shorter than a
+            window has one, filled before its start as in a forecast.
         seed: seed of the noise.
+        windows: so many windows are judged, evenly spaced; fewer are used again, with other noise.
 
     Raises:
-        ValueError: if no series is as long as a window.
+        ValueError: if there is no such window with an observed value in its context.
     """
-    places = [(h, begin) for h in known for begin in range(len(h.values) - model.length, -1, -model.prediction_length)]
-    places = [(h, begin) for h, begin in places if np.isfinite(h.values[begin : begin + model.context_length]).any()]
+    places = [(h, begin) for h in known for begin in _begins(model, h)]
     if not places:
+        found = f"{known[0].name} has no window" if len(known) == 1 else "no series has a window"
         raise ValueError(
-            f"no series is as long as a window of {model.length} steps, by which the step of refinement is chosen: "
+            f"{found} of the past with an observed value in its context, by which the step of refinement is chosen: "
             "give it as tau"
         )
-    chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(_WINDOWS, len(places))).astype(int)]
+    chosen = [places[i] for i in np.arange(windows) * len(places) // windows]
     target = torch.from_numpy(np.stack([window_of(h.values, begin, model.length) for h, begin in chosen]))
     level = torch.tensor([level_of(h.values) for h, _ in chosen], dtype=torch.float64)
     device = next(model.parameters()).device
@@ -267,7 +294,18 @@ def past_time(model: "TSDiff", known: Sequence[History], seed: int = 0) -> float
         )
 
 
-def _samples(forecasts: Iterable[Any]) -> NDArray[np.float64]:
+def _begins(model: "TSDiff", history: History) -> list[int]:
+    """Where the windows of a series begin, the latest first; those without an observed value in their context are left
+    out."""
+    last = len(history.values) - model.length
+    return [
+        begin
+        for begin in range(last, min(last, 0) - 1, -model.prediction_length)
+        if np.isfinite(history.values[max(begin, 0) : max(begin + model.context_length, 0)]).any()
+    ]
+
+
+def samples_of(forecasts: Iterable[Any]) -> NDArray[np.float64]:
     """Samples of GluonTS forecasts of any kind; quantile forecasts give one sample per stored quantile."""
     rows = []
     for forecast in forecasts:

@@ -23,11 +23,12 @@ class Scaler(ABC):
     """Base of all scalers. Called on contexts, returns `(loc, scale)`.
 
     Args:
-        floor: smallest scale, relative to the mean magnitude of the observed context (or of the series, where known).
+        floor: smallest scale, relative to the mean magnitude of the observed context (or of the series, where known);
+            what varies less counts as constant.
     """
 
     name: ClassVar[str]
-    floor: float = 1e-5
+    floor: float = 1e-9
 
     def __post_init__(self) -> None:
         if not self.floor > 0:

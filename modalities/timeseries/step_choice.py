@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drawing import check_count
 from .histories import History, histories
 from .metrics import crps
 
@@ -47,6 +48,7 @@ def choose_steps(
     """
     if not candidates or list(candidates) != sorted(set(candidates)) or candidates[0] < 1:
         raise ValueError(f"candidates must be positive numbers of steps in ascending order, got {list(candidates)}")
+    check_count(num_samples)
     horizon = model.prediction_length
     known = [h for h in histories(data) if _judgeable(h, horizon, model.context_length)]
     if not known:

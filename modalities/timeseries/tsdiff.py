@@ -235,6 +235,7 @@ class TSDiff(Forecaster):
         Returns:
             Windows in scaled units, shape `(num_samples, L)`.
         """
+        drawing.check_count(num_samples)
         covariates = None
         if self.num_covariates:
             counts = (self.dynamic_features, self.static_features)
@@ -309,8 +310,7 @@ class TSDiff(Forecaster):
         context_length: int | None = None,
     ) -> Iterator[NDArray[np.float64]]:
         """Samples `(S, H)` of one series after the other; arguments as in :meth:`forecast`."""
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        drawing.check_count(num_samples)
         wanted = self.prediction_length if prediction_length is None else prediction_length
         context = self.context_length if context_length is None else context_length
         if wanted < 1 or not 1 <= context <= self.context_length:

@@ -59,3 +59,5 @@ def test_missing_values_have_no_score_and_short_series_are_refused() -> None:
     assert score.shape == (40,)
     with pytest.raises(ValueError, match="a window has 16 steps"):
         exact_model(H, C).anomaly_score([series[:12]])
+    with pytest.raises(ValueError, match="a series has no observed value: there is nothing to judge"):
+        exact_model(H, C).anomaly_score([series, np.full(40, np.nan)])

@@ -8,13 +8,16 @@ from gluonts.dataset.split import split
 from gluonts.ev.metrics import MeanWeightedSumQuantileLoss
 from gluonts.model import evaluate_model
 from gluonts.model.predictor import Predictor
+from lightning.pytorch import Callback, Trainer
 
 from fourfold.modalities.timeseries import TSDiffEstimator, TSDiffPredictor
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def estimator(folder: Path, freq: str = "h", **kwargs: object) -> TSDiffEstimator:
+def estimator(
+    folder: Path, freq: str = "h", trainer: dict[str, object] | None = None, **kwargs: object
+) -> TSDiffEstimator:
     quiet = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -29,7 +32,7 @@ def estimator(folder: Path, freq: str = "h", **kwargs: object) -> TSDiffEstimato
         batch_size=8,
         num_batches_per_epoch=3,
         num_samples=11,
-        trainer_kwargs={"max_epochs": 2, "accelerator": "cpu", **quiet},
+        trainer_kwargs={**({"max_epochs": 2} if trainer is None else trainer), "accelerator": "cpu", **quiet},
         **kwargs,
     )
 
@@ -137,3 +140,50 @@ def test_starts_are_dates_texts_or_periods(predictor: TSDiffPredictor, tmp_path:
         next(predictor.predict([{"target": values, "start": "soon", "item_id": "a"}]))
     with pytest.raises(ValueError, match="position 0: `start` must be"):
         model.forecast([{"target": values}], 2)
+
+
+class Rates(Callback):
+    """Notes the learning rate of every step, and stops after `last` of them."""
+
+    def __init__(self, last: int) -> None:
+        self.noted: list[float] = []
+        self.last = last
+
+    def on_train_batch_start(self, trainer: Trainer, *args: object) -> None:
+        self.noted.append(trainer.optimizers[0].param_groups[0]["lr"])
+        trainer.should_stop = len(self.noted) >= self.last
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [
+        ({"max_epochs": -1, "max_steps": 20}, 20),
+        ({"max_epochs": None, "max_steps": 20}, 20),
+        ({"max_epochs": 2, "max_steps": 20}, 6),
+        ({"max_epochs": 100, "max_steps": 20}, 20),
+        ({"max_steps": 20}, 20),
+        ({"max_epochs": 7}, 21),
+        ({"max_epochs": 7, "accumulate_grad_batches": 3}, 7),
+        ({}, 30),
+    ],
+    ids=str,
+)
+def test_learning_rate_falls_over_the_steps_the_trainer_does(
+    limits: dict[str, int], steps: int, tmp_path: Path
+) -> None:
+    estimator(tmp_path, trainer={**limits, "callbacks": [rates := Rates(100)]}, lr=1e-3).train(dataset())
+    per_step = limits.get("accumulate_grad_batches", 1)
+    warmup = max(1, steps / 10)
+    expected = [
+        1e-3 * min(1, (i + 1) / warmup) * (1 + np.cos(np.pi * i / steps)) / 2
+        for i in range(steps)
+        for _ in range(per_step)
+    ]
+    np.testing.assert_allclose(rates.noted, expected, rtol=1e-6)
+
+
+def test_learning_rate_stays_where_the_number_of_steps_is_not_known(tmp_path: Path) -> None:
+    trainer = {"max_time": "00:01:00:00", "callbacks": [rates := Rates(60)]}
+    estimator(tmp_path, trainer=trainer, lr=1e-3).train(dataset())
+    assert rates.noted[:2] == pytest.approx([1e-3 / 50, 2e-3 / 50])
+    assert set(rates.noted[49:]) == {1e-3}

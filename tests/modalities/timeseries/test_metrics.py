@@ -68,6 +68,19 @@ def test_random_walk_is_centred_and_depends_on_nothing_but_seed_and_series() -> 
     assert np.array_equal(walk[:1], baselines.bootstrap_random_walk([upward], 20, 4000, seed=1))
 
 
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    samples = np.ones((2, 3, 4))
+    for truth in (np.ones((1, 4)), np.ones((2, 1)), np.ones((2, 3, 4)), np.ones(4), np.ones((3, 4))):
+        for metric in (metrics.crps, metrics.nd, metrics.coverage, lambda s, t: metrics.mase(s, t, np.ones(2))):
+            with pytest.raises(ValueError, match="do not fit each other"):
+                metric(samples, truth)
+    for shape in ((2, 0, 4), (2, 4), (1, 3, 4)):
+        with pytest.raises(ValueError, match="do not fit each other"):
+            metrics.crps(np.ones(shape), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="a scale for each of 2 series"):
+        metrics.mase(samples, np.ones((2, 4)), np.ones(1))
+
+
 def test_known_scores_on_exchange_rate(shared: Path) -> None:
     data = load_dataset("exchange_rate_nips", shared / "data" / "timeseries")
     past, truth = [e["target"] for e in data.inputs()], data.truth()

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gluonts.model.seasonal_naive import SeasonalNaivePredictor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,12 +18,15 @@ from fourfold.core import NoiseSource
 from fourfold.modalities.timeseries import (
     LangevinRefinement,
     MaximumLikelihoodRefinement,
+    ReferenceTSDiff,
     Refinement,
     SquaredErrorGuidance,
     TSDiff,
+    TSDiffPredictor,
     TSDiffRefiner,
 )
-from fourfold.modalities.timeseries.refinement import noise_error, representative_time
+from fourfold.modalities.timeseries.histories import histories
+from fourfold.modalities.timeseries.refinement import noise_error, past_time, representative_time
 
 H, C = 4, 12
 L = H + C
@@ -122,7 +127,6 @@ def trained(horizon: int = H) -> TSDiff:
 
 def test_refiner_is_a_gluonts_predictor(tmp_path: Path) -> None:
     from gluonts.model.predictor import Predictor
-    from gluonts.model.seasonal_naive import SeasonalNaivePredictor
 
     entries = [
         {"target": 10 + draw(1, 60, seed=i)[0], "start": pd.Period("2024-01-01", freq="h"), "item_id": f"s{i}"}
@@ -146,11 +150,76 @@ def test_refiner_is_a_gluonts_predictor(tmp_path: Path) -> None:
         TSDiffRefiner(SeasonalNaivePredictor(6, season_length=6), trained())
 
 
+def named(count: int, names: bool = True) -> list[dict[str, Any]]:
+    """Series of different lengths and levels."""
+    series = [10 * (i + 1) + (1 + i) * draw(1, 30 + 7 * i, seed=i)[0] for i in range(count)]
+    start = pd.Period("2024-01-01", freq="h")
+    return [{"target": s, "start": start, **({"item_id": f"s{i}"} if names else {})} for i, s in enumerate(series)]
+
+
+@pytest.mark.parametrize(
+    ("base", "tau", "names"), [("points", None, True), ("samples", None, False), ("points", 0.2, False)]
+)
+def test_a_refined_forecast_depends_on_its_series_alone(base: str, tau: float | None, names: bool) -> None:
+    inner: Any = SeasonalNaivePredictor(H, season_length=6)
+    if base == "samples":
+        inner = TSDiffPredictor(trained(), num_samples=3, steps=1)
+    method, entries = LangevinRefinement(iterations=2), named(4, names)
+    refiner = TSDiffRefiner(inner, trained(), method, tau=tau, num_samples=3)
+    expected = [f.samples for f in refiner.predict(entries)]
+    for some, rows in ((entries, 1), (entries, 6), (iter(entries), 6), (entries[:2], 512)):
+        made = [f.samples for f in refiner.predict(some, batch_rows=rows)]
+        np.testing.assert_allclose(made, expected[: len(made)], rtol=1e-5)
+    assert len(made) == 2
+    if base == "samples":
+        forecasts = list(inner.predict(entries))
+        direct = trained().refine(entries, forecasts, method=method, tau=tau, batch_rows=4)
+        np.testing.assert_allclose([f.samples for f in direct], expected, rtol=1e-5)
+
+
+def test_the_step_is_chosen_on_the_past_of_each_series() -> None:
+    model, smooth, rough = exact_model(H, C), np.zeros(60), 1.5 * np.random.default_rng(0).normal(size=60)
+    known = list(histories([smooth, rough, draw(1, 10)[0]]))
+    alone = [past_time(model, [history]) for history in known]
+    assert alone[0] != alone[1]
+    base = np.random.default_rng(1).normal(size=(3, 5, H))
+    made = np.asarray(model.refine([h.values for h in known], base))
+    for i, tau in enumerate(alone):
+        fixed = np.asarray(model.refine([h.values for h in known], base, tau=tau))
+        np.testing.assert_allclose(made[i], fixed[i], atol=1e-5)
+        assert i == 2 or not np.allclose(made[1 - i], fixed[1 - i], atol=1e-3)
+
+
+def test_refined_samples_come_in_an_order_of_their_own_for_each_series() -> None:
+    model, past = exact_model(H, C), list(draw(30, 20))
+    base = np.sort(np.random.default_rng(0).normal(size=(30, 8, H)), axis=1)
+    made = np.asarray(model.refine(past, base, method=Refinement(iterations=0), tau=0.2))
+    np.testing.assert_allclose(np.sort(made, axis=1), base, atol=1e-5)
+    order = made.argsort(axis=1)
+    # a sample keeps its level of the base throughout the horizon
+    assert (order == order[:, :, :1]).all()
+    assert len({tuple(row) for row in order[:, :, 0]}) == 30
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"expected base forecasts of shape \(1, S, 4\)"):
         trained().refine([draw(1, 40)[0]], np.zeros((1, 3, 5)))
-    with pytest.raises(ValueError, match="give it as tau"):
-        trained().refine([draw(1, 8)[0]], np.zeros((1, 3, 4)))
+    with pytest.raises(ValueError, match=r"a series has no window of the past .* give it as tau"):
+        trained().refine([draw(1, H)[0]], np.zeros((1, 3, H)))
+    for tau in (0.0, -0.1, 1.5, 20, float("nan")):
+        with pytest.raises(ValueError, match=r"tau, .*, must be in \(0, 1\], got"):
+            trained().refine([draw(1, 40)[0]], np.zeros((1, 3, H)), tau=tau)
+        with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
+            TSDiffRefiner(SeasonalNaivePredictor(H, season_length=6), trained(), tau=tau)
+    with pytest.raises(TypeError, match="needs a TSDiff, which can refine; ReferenceTSDiff cannot"):
+        TSDiffRefiner(SeasonalNaivePredictor(H, season_length=6), ReferenceTSDiff(H, C, hidden=8, modes=4))  # pyright: ignore
+    refiner = TSDiffRefiner(SeasonalNaivePredictor(H, season_length=6), trained())
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        next(refiner.predict([], num_samples=0))
+    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
+        TSDiffRefiner(SeasonalNaivePredictor(H, season_length=6), trained(), num_samples=0)
+    with pytest.raises(ValueError, match=r"expected base forecasts of shape \(1, S, 4\)"):
+        trained().refine([draw(1, 40)[0]], np.zeros((1, 0, H)))
     with pytest.raises(ValueError, match="unknown regularizer"):
         LangevinRefinement("cubic")
     with pytest.raises(ValueError, match="step_size must be positive"):
