@@ -1,8 +1,9 @@
 r"""TSDiff for vectors of series: windows `(L, D)` diffused as a whole, each channel scaled by its own context.
 
 Channels inform each other through the network (:mod:`.multivariate_backbone`), and, in sampling, through the gradient
-of the guidance: a channel that is observed where another one is not tells it. Everything else is
-:class:`.tsdiff.TSDiff`.
+of the guidance: a channel that is observed where another one is not tells it. Samples that follow quantile levels of
+their own spread too far for that (seven times, where a channel is known from another one to a tenth), hence a line
+search is the default here. Everything else is :class:`.tsdiff.TSDiff`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from ..registry import register
 from .components import GUIDANCES, SCALERS, STEPPERS
 from .drawing import Drawing, check_count
 from .encoding import scale_windows
-from .guidance import QuantileGuidance, SelfGuidance, quantile_levels
+from .guidance import LineSearchGuidance, SelfGuidance, quantile_levels
 from .histories import hash_key
 from .multivariate_backbone import MultivariateBackbone
 from .s4d import cached_kernels
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultivariateTSDiff"]
 
-_SCALER, _GUIDANCE = ZScore(), QuantileGuidance()
+_SCALER, _GUIDANCE = ZScore(), LineSearchGuidance()
 _STEPPER = Multistep(order=1, eta=1.0, corrector=False, ddim_eta=True)
 
 
@@ -43,7 +44,8 @@ class MultivariateTSDiff(Adapter):
 
     Args:
         prediction_length: horizon H in steps.
-        context_length: context c in steps.
+        context_length: context c in steps. Channels are scaled apart from each other, so it has to be long enough to
+            show how they relate: 24 steps rather than 8.
         channels: number of series D.
         scaler: how each channel is scaled.
         guidance: how observations steer.
