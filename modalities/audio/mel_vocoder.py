@@ -3,8 +3,10 @@ r"""A vocoder to be trained: BigVGAN's generator with a spectral loss.
 .. math:: L = 45\, \overline{|S(\hat x) - S(x)|} + \frac1M \sum_m \Big( \frac{\||X_m| - |\hat X_m|\|}{\||X_m|\|} +
    \overline{\big|\log |X_m| - \log |\hat X_m|\big|} \Big)
 
-S is the log-mel the generator reads, X_m are short-time spectra of M window lengths. There is no adversary: phases come
-out plausible rather than crisp. Never judge the result by sample-wise ratios: a vocoder invents its phases.
+S is the log-mel the generator reads, X_m are short-time spectra of M window lengths. With a dynamic range both S are
+lifted to that far below the sound's loudest bin: at digital silence the logarithm is steep, and otherwise what is learnt
+first is to be silent everywhere. There is no adversary: phases come out plausible rather than crisp. Never judge the
+result by sample-wise ratios: a vocoder invents its phases.
 
 Source: Lee et al. 2023 (arXiv 2206.04658) for the generator and the weight of the mel loss; Yamamoto et al. 2020
 (arXiv 1910.11480) for the multi-resolution loss.
@@ -12,6 +14,7 @@ Source: Lee et al. 2023 (arXiv 2206.04658) for the generator and the weight of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -29,6 +32,7 @@ __all__ = ["MelVocoder", "multi_resolution_distance"]
 
 _MEL_WEIGHT = 45.0
 _FLOOR = 1e-4
+_NEPER = math.log(10) / 20
 
 
 @register
@@ -40,6 +44,8 @@ class MelVocoder(Adapter):
         front: Arguments of :class:`.MelSettings`.
         seconds: Length of the windows it is trained on.
         windows: Window lengths of the multi-resolution loss, samples.
+        dynamic_range: dB below a sound's loudest bin that count as equal in the mel loss; None as published, for
+            recordings, which have a noise floor of their own.
 
     Raises:
         ValueError: Generator and front end differ in bands or hop.
@@ -53,6 +59,7 @@ class MelVocoder(Adapter):
         front: Mapping[str, Any] | None = None,
         seconds: float = 0.64,
         windows: Sequence[int] = (256, 512, 1024),
+        dynamic_range: float | None = None,
     ) -> None:
         super().__init__()
         self.front, self.seconds, self.windows = (
@@ -60,6 +67,9 @@ class MelVocoder(Adapter):
             float(seconds),
             tuple(windows),
         )
+        self.dynamic_range = dynamic_range
+        if dynamic_range is not None and dynamic_range <= 0:
+            raise ValueError(f"dynamic_range must be positive, got {dynamic_range}")
         self.generator = BigVGAN(**dict(generator or {}))
         s = self.front.settings
         if (self.generator.num_bands, self.generator.hop_length) != (s.num_bands, s.hop_length):
@@ -77,6 +87,7 @@ class MelVocoder(Adapter):
             "front": self.front.config(),
             "seconds": self.seconds,
             "windows": list(self.windows),
+            "dynamic_range": self.dynamic_range,
         }
 
     @property
@@ -91,7 +102,11 @@ class MelVocoder(Adapter):
         log_mel = self.front(wave)
         made = self.generator.waveform(log_mel)
         wave = wave[:, : made.shape[1]]
-        mel_error = (self.front(made) - self.front(wave)).abs().flatten(1).mean(1)
+        ours, truth = self.front(made), self.front(wave)
+        if self.dynamic_range is not None:
+            floor = truth.amax((1, 2), keepdim=True) - self.dynamic_range * _NEPER
+            ours, truth = ours.maximum(floor), truth.maximum(floor)
+        mel_error = (ours - truth).abs().flatten(1).mean(1)
         return _MEL_WEIGHT * mel_error + multi_resolution_distance(made, wave, self.windows)
 
     @torch.no_grad()

@@ -147,6 +147,22 @@ def test_vocoder_learns():
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_what_is_far_below_the_loudest_bin_counts_as_equal():
+    torch.manual_seed(0)
+    model, data, noise = vocoder().eval(), batch(2), NoiseSource(0, [1, 3])
+    quiet = 1e-4 * data.target
+    model.generator.waveform = lambda log_mel: quiet
+    spectral = multi_resolution_distance(quiet, data.target, model.windows)
+    published = model.loss(data, noise) - spectral
+    ours, truth = model.front(quiet), model.front(data.target)
+    torch.testing.assert_close(published, 45 * (truth - ours).abs().flatten(1).mean(1))
+    # Estimates 80 dB down lie below a floor of 20 dB everywhere: what is left is the truth above that floor.
+    model.dynamic_range = 20.0
+    floor = truth.amax((1, 2), keepdim=True) - math.log(10)
+    expected = 45 * (truth - floor).clamp(min=0).flatten(1).mean(1)
+    torch.testing.assert_close(model.loss(data, noise) - spectral, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_multi_resolution_distance():
     wave = torch.randn(2, 1000)
     assert float(multi_resolution_distance(wave, wave, (64, 128)).abs().max()) == 0
@@ -170,3 +186,5 @@ def test_bad_settings():
             autoencoder(**options)
     with pytest.raises(ValueError, match="every 40 samples"):
         MelVocoder({**GENERATOR, "upsample_rates": [5, 4, 2, 1]}, FRONT)
+    with pytest.raises(ValueError, match="dynamic_range must be positive"):
+        MelVocoder(GENERATOR, FRONT, dynamic_range=0.0)
