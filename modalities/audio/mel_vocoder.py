@@ -5,8 +5,8 @@ r"""A vocoder to be trained: BigVGAN's generator with a spectral loss.
 
 S is the log-mel the generator reads, X_m are short-time spectra of M window lengths. With a dynamic range both S are
 lifted to that far below the sound's loudest bin: at digital silence the logarithm is steep, and otherwise what is
-learnt first is to be silent everywhere. There is no adversary: phases come out plausible rather than crisp. Never judge the
-result by sample-wise ratios: a vocoder invents its phases.
+learnt first is to be silent everywhere. There is no adversary: phases come out plausible rather than crisp. Never judge
+the result by sample-wise ratios: a vocoder invents its phases.
 
 Source: Lee et al. 2023 (arXiv 2206.04658) for the generator and the weight of the mel loss; Yamamoto et al. 2020
 (arXiv 1910.11480) for the multi-resolution loss.
