@@ -385,11 +385,12 @@ class Separator(Adapter):
         Args:
             mixture: `(B, L)` at the model's rate, L at most a window.
             queries: B descriptions.
-            options: Of :class:`Query`, and `decoder`.
+            options: Of :class:`Query`, and `decoder`; without `steps` those recommended.
 
         Returns:
             `(B, L)`.
         """
+        options = {"steps": self.sampling_steps, **options}
         decoder = self.reconstruction(options.pop("decoder", "auto"))
         length = mixture.shape[-1]
         if mixture.ndim != 2 or not 0 < length <= self.window or len(queries) != len(mixture):

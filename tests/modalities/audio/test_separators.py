@@ -369,3 +369,18 @@ def test_a_frozen_encoder_is_loaded_when_first_used():
 def test_config_defaults_build():
     assert FlowSep().config()["sampling_steps"] == 10
     assert MaskRegression().name == "mask-regression"
+
+
+def test_sampling_takes_the_steps_recommended(monkeypatch):
+    model, asked = flowsep(), []
+    model.sampling_steps = 3
+    estimate = type(model).estimate
+    monkeypatch.setattr(
+        type(model),
+        "estimate",
+        lambda self, mixture, query, *rest: (asked.append(query.steps), estimate(self, mixture, query, *rest))[1],
+    )
+    mixture = batch(2).mixture
+    model.sample(mixture, ["a", "b"])
+    model.sample(mixture, ["a", "b"], steps=2)
+    assert asked == [3, 3, 2, 2]
