@@ -101,6 +101,23 @@ def test_what_a_mask_would_lose():
     torch.testing.assert_close(model.loss(data, noise), torch.zeros(2), rtol=0, atol=1e-2)
 
 
+def test_what_a_mask_would_lose_is_the_difference_of_both_reconstructions():
+    model, data, noise = autoencoder(mask_weight=0.5, kl_weight=0.0).eval(), batch(2), NoiseSource(0, [0, 2])
+    model._error = lambda rebuilt, normal, weights: torch.zeros(len(rebuilt))
+    data.target = data.mixture / 2
+    shape, drop = model.front(data.mixture).shape[1:], math.log(2) / 3
+
+    def rebuilt(change):
+        # Targets come first; log-mels are divided by 3.
+        return lambda latent: torch.tensor([change, change, 0.0, 0.0])[:, None, None].expand(-1, *shape)
+
+    model.latents.vae.decode = rebuilt(-drop)
+    torch.testing.assert_close(model.loss(data, noise), torch.full((2,), 0.5 * math.log(1e-5)), rtol=0, atol=0.1)
+    # Louder than the mixture is as loud as the mixture: twice the target.
+    model.latents.vae.decode = rebuilt(+drop)
+    torch.testing.assert_close(model.loss(data, noise), torch.zeros(2), rtol=0, atol=1e-2)
+
+
 def test_posteriors_begin_as_narrow_as_asked():
     torch.manual_seed(0)
     log_mel = torch.randn(2, 16, 16)
